@@ -1,0 +1,139 @@
+//! Where an archive goes and what it is called. Nothing that exists is ever
+//! overwritten.
+
+use std::ffi::OsStr;
+use std::path::{Path, PathBuf};
+
+use jiff::Zoned;
+use lifeboat_format::archive::Compression;
+use lifeboat_store as store;
+
+use super::NOTHING_WRITTEN;
+use crate::app::{BackupRequest, CompressionKind};
+use crate::source::files;
+use crate::{Error, ErrorKind, Result};
+
+/// A directory, and the names that the archive may take in it.
+pub(super) struct Target {
+    pub(super) dir: PathBuf,
+    pub(super) app: String,
+    pub(super) compression: Compression,
+    name: Name,
+}
+
+enum Name {
+    /// Asked for: taken or an error.
+    Exact(String),
+    /// `{app}-backup-{date}`, the time of day, and the suffix.
+    Dated { stem: String, time: String, suffix: &'static str },
+}
+
+impl Target {
+    /// What `request` asks for. Refuses a name that is taken before anything is read.
+    pub(super) fn find(request: &BackupRequest, host: &str, now: &Zoned) -> Result<Self> {
+        let first = request.paths.first().ok_or_else(|| {
+            Error::new(ErrorKind::Usage, "no path was given").next("say what to back up: lifeboat backup DIR")
+        })?;
+        let app = files::base_name(&files::absolute(&request.working_dir.join(first)), host);
+        let output = request.output.as_ref().map(|output| request.working_dir.join(output));
+        let compression = compression(request, output.as_deref())?;
+        let is_dir = |path: &Path| path.is_dir() || path.as_os_str().as_encoded_bytes().ends_with(b"/");
+        let target = match output {
+            Some(path) if !is_dir(&path) => {
+                let name = path.file_name().map(OsStr::to_string_lossy).unwrap_or_default().into_owned();
+                let dir = path.parent().unwrap_or(&request.working_dir).to_owned();
+                Self { dir, app, compression, name: Name::Exact(name) }
+            }
+            dir => {
+                let stem = format!("{app}-backup-{}", now.strftime("%Y-%m-%d"));
+                let time = now.strftime("%H%M%S").to_string();
+                let name = Name::Dated { stem, time, suffix: compression.suffix() };
+                Self { dir: dir.unwrap_or_else(|| request.working_dir.clone()), app, compression, name }
+            }
+        };
+        target.refuse_taken_name()?;
+        Ok(target)
+    }
+
+    /// The names to try, best first.
+    pub(super) fn names(&self) -> impl Iterator<Item = String> + '_ {
+        let (exact, dated) = match &self.name {
+            Name::Exact(name) => (Some(name.clone()), None),
+            Name::Dated { stem, time, suffix } => (None, Some((stem, time, suffix))),
+        };
+        let dated = dated.into_iter().flat_map(|(stem, time, suffix)| {
+            let numbered = (2..1000).map(move |number| format!("{stem}-{time}-{number}{suffix}"));
+            [format!("{stem}{suffix}"), format!("{stem}-{time}{suffix}")].into_iter().chain(numbered)
+        });
+        exact.into_iter().chain(dated)
+    }
+
+    fn refuse_taken_name(&self) -> Result<()> {
+        let Name::Exact(name) = &self.name else { return Ok(()) };
+        let path = self.dir.join(name);
+        if path.symlink_metadata().is_err() { Ok(()) } else { Err(taken(&path)) }
+    }
+
+    /// Makes the directory where it is missing.
+    pub(super) fn create_dir(&self) -> Result<()> {
+        std::fs::create_dir_all(&self.dir)
+            .map_err(|error| self.not_written(store::Error::io("create the directory", &self.dir, error).into()))
+    }
+
+    /// Adds to an error that nothing was left behind, and what may help.
+    pub(super) fn not_written(&self, error: Error) -> Error {
+        let dir = self.dir.display();
+        let error = error.state(NOTHING_WRITTEN);
+        match error.kind() {
+            ErrorKind::NoSpace => {
+                let free = store::durable::free_space(&self.dir).map_or(0, |(bytes, _)| bytes);
+                error.next(format!(
+                    "make room in {dir} ({free} bytes are free; a backup may need twice the archive's size), \
+                     or choose another place with --output"
+                ))
+            }
+            ErrorKind::Denied => error
+                .next(format!("write to another place with --output, or give yourself the right to write in {dir}")),
+            ErrorKind::Cancelled => error.next("run the same command again"),
+            _ => error,
+        }
+    }
+
+    /// As [`Target::not_written`], for the last step.
+    pub(super) fn not_published(&self, error: store::Error) -> Error {
+        match (&self.name, error.kind()) {
+            (Name::Exact(name), store::ErrorKind::Exists) => taken(&self.dir.join(name)),
+            _ => self.not_written(error.into()),
+        }
+    }
+}
+
+fn taken(path: &Path) -> Error {
+    Error::new(ErrorKind::Failed, format!("{} exists already", path.display()))
+        .state("it was not touched, and no archive was made")
+        .next("choose another name with --output, or leave --output out for a dated one")
+}
+
+/// What the options say, else the suffix of the name, else zstd.
+fn compression(request: &BackupRequest, output: Option<&Path>) -> Result<Compression> {
+    let name = output.map(|path| path.as_os_str().as_encoded_bytes()).unwrap_or_default();
+    let ends_with = |suffixes: &[&str]| suffixes.iter().any(|suffix| name.ends_with(suffix.as_bytes()));
+    let by_name = if ends_with(&[".tar.gz", ".tgz"]) {
+        Some(CompressionKind::Gzip)
+    } else if ends_with(&[".tar.zst", ".tzst"]) {
+        Some(CompressionKind::Zstd)
+    } else {
+        None
+    };
+    if let (Some(asked), Some(named)) = (request.compression, by_name)
+        && asked != named
+    {
+        return Err(Error::new(ErrorKind::Usage, "the suffix of --output and --compression do not agree")
+            .state(NOTHING_WRITTEN)
+            .next("leave --compression out, or change the suffix"));
+    }
+    match request.compression.or(by_name).unwrap_or(CompressionKind::Zstd) {
+        CompressionKind::Zstd => Ok(Compression::zstd(request.level)?),
+        CompressionKind::Gzip => Ok(Compression::gzip(request.level)?),
+    }
+}

@@ -1,0 +1,113 @@
+//! Looking into an archive without restoring it: listing and verifying.
+
+use std::path::Path;
+use std::time::Instant;
+
+use lifeboat_format::archive::{Archive, verify as format_verify};
+use lifeboat_format::model::EntryKind;
+use lifeboat_format::path::EntryPath;
+use lifeboat_format::record::{Head, Record};
+
+use super::open;
+use crate::app::{ListReport, Verdict, VerifyReport, Watch};
+use crate::backup::threads;
+use crate::{Cancel, Error, ErrorKind, Result};
+
+/// Keeps the error of a callback while the format's own result passes it.
+fn carry<T>(
+    run: impl FnOnce(&mut dyn FnMut(Result<()>) -> lifeboat_format::Result<()>) -> lifeboat_format::Result<T>,
+) -> Result<T> {
+    let mut carried = None;
+    let result = run(&mut |result| {
+        result.map_err(|error| {
+            carried = Some(error);
+            lifeboat_format::Error::new(lifeboat_format::ErrorKind::Invalid, "the caller stopped")
+        })
+    });
+    match carried {
+        Some(error) => Err(error),
+        None => result.map_err(Error::from),
+    }
+}
+
+/// Tells `each` of every entry: from the manifest, or by reading all of a foreign tar.
+fn records(archive: &Archive, cancel: &Cancel, each: &mut dyn FnMut(&EntryPath, &Record) -> Result<()>) -> Result<()> {
+    carry(|carry| {
+        if archive.head().is_some() {
+            return archive.records(cancel, |records| {
+                while let Some((path, record)) = records.next_record()? {
+                    carry(each(&path, &record))?;
+                }
+                Ok(())
+            });
+        }
+        archive.walk(1, cancel, |walk| {
+            while let Some((entry, _)) = walk.next_entry()? {
+                carry(each(&entry.path, &Record::new(&entry, None)))?;
+            }
+            Ok(())
+        })
+    })
+    .map_err(|error| error.state("nothing was written"))
+}
+
+/// Path, kind and size of every entry.
+pub(super) fn entries(
+    archive: &Archive,
+    cancel: &Cancel,
+    each: &mut dyn FnMut(&EntryPath, EntryKind, u64) -> Result<()>,
+) -> Result<()> {
+    records(archive, cancel, &mut |path, record| each(path, record.kind(), record.size()))
+}
+
+/// Tells `each` of every entry of the archive at `path`.
+pub(crate) fn list(
+    path: &Path,
+    cancel: &Cancel,
+    each: &mut dyn FnMut(&EntryPath, &Record) -> Result<()>,
+) -> Result<ListReport> {
+    let archive = open(path)?;
+    let mut report =
+        ListReport { head: archive.head().cloned(), size_bytes: archive.size_bytes(), entries: 0, files: 0, bytes: 0 };
+    records(&archive, cancel, &mut |path, record| {
+        report.entries += 1;
+        report.files += u64::from(record.kind() == EntryKind::File);
+        report.bytes += record.size();
+        each(path, record)
+    })?;
+    Ok(report)
+}
+
+/// Reads all of the archive at `path`.
+pub(crate) fn verify(
+    path: &Path,
+    wanted_threads: Option<usize>,
+    watch: Watch<'_>,
+    opened: &mut dyn FnMut(Option<&Head>),
+    each: &mut dyn FnMut(&EntryPath, &Verdict),
+) -> Result<VerifyReport> {
+    let began = Instant::now();
+    let archive = open(path)?;
+    opened(archive.head());
+    if let Some(head) = archive.head() {
+        watch.monitor.expected(head.totals.files, head.totals.bytes);
+    }
+    let findings =
+        format_verify::verify(&archive, threads(wanted_threads), watch.cancel, &mut |path, verdict, bytes| {
+            watch.monitor.advanced(1, bytes);
+            each(path, verdict);
+        });
+    let findings = findings.map_err(|error| {
+        let error = Error::from(error).state("nothing was written");
+        if error.kind() == ErrorKind::Corrupt { error.next("use another copy of this backup") } else { error }
+    })?;
+    Ok(VerifyReport {
+        is_good: findings.is_good(),
+        has_manifest: findings.has_manifest,
+        files: findings.files,
+        failed: findings.failed,
+        bytes: findings.bytes,
+        damage: findings.damage,
+        elapsed: began.elapsed(),
+    })
+}

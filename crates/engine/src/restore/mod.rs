@@ -1,0 +1,97 @@
+//! Restoring into a directory: plan, stage and verify in one pass beside the
+//! target, then move in. All of it comes to stand there, or nothing.
+
+pub(crate) mod inspect;
+mod node;
+mod place;
+mod plan;
+mod stage;
+
+use std::path::Path;
+use std::time::Instant;
+
+use lifeboat_format::archive::Archive;
+use lifeboat_format::monitor::{Monitor as _, Problem, ProblemClass};
+
+use crate::app::{PlanLine, RestorePlan, RestoreReport, RestoreRequest, Watch};
+use crate::backup::threads;
+use crate::tally::Tally;
+use crate::{Cancel, Error, ErrorKind, Result};
+use stage::{Filled, Stage};
+
+pub(crate) use stage::is_stage;
+
+/// Restores the archive of `request` below its directory.
+pub(crate) fn restore_to(request: &RestoreRequest, watch: Watch<'_>) -> Result<RestoreReport> {
+    let began = Instant::now();
+    let archive = open(&request.archive)?;
+    let tally = Tally::new(watch.monitor);
+    plan::check(&plan::make_for(&archive, request, watch.cancel, &mut |_| Ok(()))?, request)?;
+    let mut stage = Stage::create(&request.to)?;
+    let filled = stage.fill(&archive, request, Watch { monitor: &tally, ..watch });
+    let filled = filled.map_err(|error| add_state(error, request))?;
+    place::move_in(&mut stage, &filled, request, &tally)?;
+    report_unprivileged(&filled, request, &tally);
+    stage.finish()?;
+    Ok(RestoreReport {
+        to: request.to.clone(),
+        files: filled.files,
+        entries: filled.entries,
+        bytes: filled.bytes,
+        paths: filled.paths,
+        verified: archive.head().is_some(),
+        problems: tally.problems(),
+        elapsed: began.elapsed(),
+    })
+}
+
+/// What [`restore_to`] would do.
+pub(crate) fn plan_to(
+    request: &RestoreRequest,
+    cancel: &Cancel,
+    each: &mut dyn FnMut(PlanLine) -> Result<()>,
+) -> Result<RestorePlan> {
+    plan::make_for(&open(&request.archive)?, request, cancel, each)
+}
+
+/// Opens an archive, with what to do when that fails.
+fn open(path: &Path) -> Result<Archive> {
+    Archive::open(path).map_err(|error| {
+        let error = Error::from(error).state("nothing was written");
+        match error.kind() {
+            ErrorKind::Corrupt => error.next("use another copy of this backup"),
+            ErrorKind::Failed => error.next("check the archive's path"),
+            _ => error,
+        }
+    })
+}
+
+fn add_state(error: Error, request: &RestoreRequest) -> Error {
+    let to = request.to.display();
+    let error = error.state(format!("nothing was restored, and {to} is as it was before"));
+    match error.kind() {
+        ErrorKind::Corrupt => error.next(format!(
+            "use another copy of this backup; \"lifeboat backup verify {}\" says which files are whole",
+            request.archive.display()
+        )),
+        ErrorKind::NoSpace => error.next(format!("make room on the file system of {to}, or restore elsewhere")),
+        ErrorKind::Denied => error.next(format!("restore to a directory that you may write in, not {to}")),
+        ErrorKind::Cancelled => error.next("run the same command again"),
+        ErrorKind::Unsafe => error.next("do not trust this archive; find out where it comes from"),
+        _ => error,
+    }
+}
+
+/// One line for all that an ordinary user may not set.
+fn report_unprivileged(filled: &Filled, request: &RestoreRequest, tally: &Tally<'_>) {
+    let (owners, attributes) = filled.not_set();
+    let class = if request.same_owner { ProblemClass::MetadataLost } else { ProblemClass::Unprivileged };
+    if owners > 0 {
+        let message = format!("the owners of {owners} entries could not be set; only root may do that");
+        tally.problem(Problem::new(class, request.to.as_os_str().as_encoded_bytes(), message));
+    }
+    if attributes > 0 {
+        let message = format!("privileged attributes of {attributes} entries could not be set; only root may do that");
+        tally.problem(Problem::new(class, request.to.as_os_str().as_encoded_bytes(), message));
+    }
+}

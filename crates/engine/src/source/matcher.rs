@@ -1,0 +1,81 @@
+//! Which entries of a source are taken: patterns in gitignore syntax,
+//! relative to its root; one without a slash matches at any depth.
+
+use std::ffi::OsStr;
+use std::os::unix::ffi::OsStrExt as _;
+use std::path::Path;
+
+use ignore::gitignore::{Gitignore, GitignoreBuilder};
+
+use crate::app::Selection;
+use crate::{Error, ErrorKind, Result};
+
+/// Compiled patterns of one source.
+pub(super) struct Matcher {
+    include: Option<Gitignore>,
+    exclude: Gitignore,
+}
+
+impl Matcher {
+    pub(super) fn new(selection: &Selection) -> Result<Self> {
+        let include = if selection.include.is_empty() { None } else { Some(compile(&selection.include, "--include")?) };
+        Ok(Self { include, exclude: compile(&selection.exclude, "--exclude")? })
+    }
+
+    /// Whether the entry at `path`, relative to the root, is left out with all below it.
+    pub(super) fn excludes(&self, path: &[u8], is_dir: bool) -> bool {
+        self.exclude.matched(as_path(path), is_dir).is_ignore()
+    }
+
+    /// Whether the entry at `path` is taken for its own sake, with all below it.
+    pub(super) fn includes(&self, path: &[u8], is_dir: bool) -> bool {
+        self.include.as_ref().is_none_or(|include| include.matched(as_path(path), is_dir).is_ignore())
+    }
+}
+
+fn as_path(bytes: &[u8]) -> &Path {
+    Path::new(OsStr::from_bytes(bytes))
+}
+
+fn compile(patterns: &[String], option: &str) -> Result<Gitignore> {
+    let bad = |pattern: &str, error: &dyn std::fmt::Display| {
+        Error::new(ErrorKind::Usage, format!("the pattern \"{pattern}\" of {option} makes no sense: {error}"))
+            .state("nothing was read or written")
+            .next("use gitignore syntax, for example \"*.log\", \"/cache/\" or \"!keep.log\"")
+    };
+    let mut builder = GitignoreBuilder::new("");
+    for pattern in patterns {
+        builder.add_line(None, pattern).map_err(|error| bad(pattern, &error))?;
+    }
+    builder.build().map_err(|error| bad("", &error))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn patterns_mean_what_gitignore_says() {
+        let selection = Selection {
+            exclude: ["*.log", "!keep.log", "/top", "a/b", "cache/"].map(str::to_owned).to_vec(),
+            ..Selection::default()
+        };
+        let matcher = Matcher::new(&selection).unwrap();
+        for (path, is_dir, excluded) in [
+            ("x.log", false, true),
+            ("d/x.log", false, true),
+            ("keep.log", false, false),
+            ("top", false, true),
+            ("d/top", false, false),
+            ("a/b", true, true),
+            ("d/a/b", true, false),
+            ("cache", true, true),
+            ("cache", false, false),
+        ] {
+            assert_eq!(matcher.excludes(path.as_bytes(), is_dir), excluded, "{path}");
+            assert!(matcher.includes(path.as_bytes(), is_dir));
+        }
+        let bad = Selection { include: vec!["a{".to_owned()], ..Selection::default() };
+        assert!(Matcher::new(&bad).is_err());
+    }
+}

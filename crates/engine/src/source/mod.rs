@@ -1,0 +1,7 @@
+//! What can be backed up. Each kind of source lists its entries; none of them
+//! knows where they go.
+
+pub(crate) mod attributes;
+pub(crate) mod files;
+mod listing;
+mod matcher;

@@ -1,0 +1,240 @@
+//! Where a capture's units are written, in order, and how the spool becomes an
+//! archive: the manifest is put before the body, and the table of frames after it.
+
+use std::path::Path;
+
+use lifeboat_store::durable::Unnamed;
+
+use super::codec::{self, Compression, Encoder};
+use super::pack::Packed;
+use super::{MANIFEST_NAME, UNIT_BYTES, header, padding};
+use crate::Result;
+use crate::model::{Entry, EntryKind, FileTime, Xattrs};
+use crate::path::EntryPath;
+use crate::record::{Head, Totals};
+
+/// A worker's result, with what it changes in the spool.
+pub(super) struct Out {
+    pub(super) change: Change,
+    pub(super) frame: Vec<u8>,
+    pub(super) raw_len: usize,
+}
+
+pub(super) enum Change {
+    Entries(Vec<Packed>),
+    LargeHeader,
+    Piece(Option<LargeEnd>),
+    TakeOut,
+}
+
+/// How a large file ended well.
+pub(super) struct LargeEnd {
+    /// The header once more, when the file turned out shorter than at opening.
+    pub(super) patch: Option<Vec<u8>>,
+    pub(super) packed: Packed,
+}
+
+/// A tar body in the making, and the manifest's records beside it.
+pub(super) struct Spool {
+    body: Unnamed,
+    frames: Vec<(u32, u32)>,
+    /// Where the header of the large file at hand lies.
+    large_header: Option<(u64, usize)>,
+    records: Records,
+    compression: Compression,
+    totals: Totals,
+}
+
+fn frame_lens(frame: &[u8], raw_len: usize) -> (u32, u32) {
+    let len = |len: usize| u32::try_from(len).expect("a unit is a few MiB");
+    (len(frame.len()), len(raw_len))
+}
+
+impl Spool {
+    pub(super) fn new(dir: &Path, compression: Compression) -> Result<Self> {
+        Ok(Self {
+            body: Unnamed::create(dir)?,
+            frames: Vec::new(),
+            large_header: None,
+            records: Records {
+                file: Unnamed::create(dir)?,
+                frames: Vec::new(),
+                text: Vec::new(),
+                text_len: 0,
+                encoder: Encoder::new(compression)?,
+            },
+            compression,
+            totals: Totals::default(),
+        })
+    }
+
+    /// Writes `out` and gives its buffer back.
+    pub(super) fn write(&mut self, out: Out) -> Result<Vec<u8>> {
+        if matches!(out.change, Change::LargeHeader) {
+            self.large_header = Some((self.body.len(), self.frames.len()));
+        }
+        if let Change::TakeOut = out.change {
+            let (offset, frames) = self.large_header.take().expect("a large file begins with its header");
+            self.body.cut_back(offset)?;
+            self.frames.truncate(frames);
+            return Ok(out.frame);
+        }
+        self.body.append(&out.frame)?;
+        self.frames.push(frame_lens(&out.frame, out.raw_len));
+        match out.change {
+            Change::Entries(all) => all.into_iter().try_for_each(|packed| self.record(packed))?,
+            Change::Piece(Some(end)) => {
+                let (offset, _) = self.large_header.take().expect("a large file begins with its header");
+                if let Some(header) = end.patch {
+                    self.body.patch(offset, &codec::stored(self.compression, &header))?;
+                }
+                self.record(end.packed)?;
+            }
+            Change::Piece(None) | Change::LargeHeader | Change::TakeOut => {}
+        }
+        Ok(out.frame)
+    }
+
+    fn record(&mut self, packed: Packed) -> Result<()> {
+        self.totals.entries += 1;
+        self.totals.files += u64::from(packed.is_file);
+        self.totals.bytes += packed.bytes;
+        self.totals.sparse_bytes += if packed.is_sparse { packed.bytes } else { 0 };
+        self.records.push(&packed.record)
+    }
+
+    pub(super) fn finish(mut self) -> Result<Captured> {
+        self.records.flush()?;
+        Ok(Captured {
+            compression: self.compression,
+            body: self.body,
+            frames: self.frames,
+            records: self.records,
+            totals: self.totals,
+        })
+    }
+}
+
+/// The records of the manifest, compressed as they come.
+struct Records {
+    file: Unnamed,
+    frames: Vec<(u32, u32)>,
+    text: Vec<u8>,
+    text_len: u64,
+    encoder: Encoder,
+}
+
+impl Records {
+    fn push(&mut self, record: &[u8]) -> Result<()> {
+        if self.text_len + self.text.len() as u64 > 0 {
+            self.text.extend_from_slice(b",\n");
+        }
+        self.text.extend_from_slice(record);
+        if self.text.len() >= UNIT_BYTES { self.flush() } else { Ok(()) }
+    }
+
+    fn flush(&mut self) -> Result<()> {
+        if self.text.is_empty() {
+            return Ok(());
+        }
+        let mut frame = Vec::new();
+        self.encoder.encode(&self.text, &mut frame)?;
+        self.file.append(&frame)?;
+        self.frames.push(frame_lens(&frame, self.text.len()));
+        self.text_len += self.text.len() as u64;
+        self.text.clear();
+        Ok(())
+    }
+}
+
+/// A captured body that waits for its manifest's head.
+pub struct Captured {
+    compression: Compression,
+    body: Unnamed,
+    frames: Vec<(u32, u32)>,
+    records: Records,
+    totals: Totals,
+}
+
+impl std::fmt::Debug for Captured {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Captured").field("totals", &self.totals).finish_non_exhaustive()
+    }
+}
+
+impl Captured {
+    /// What was captured.
+    #[must_use]
+    pub fn totals(&self) -> Totals {
+        self.totals
+    }
+
+    /// The finished archive, in an unnamed file in `dir`: the manifest with
+    /// `head`, then the body.
+    ///
+    /// # Errors
+    /// When it cannot be written.
+    pub fn finish(self, dir: &Path, head: &Head) -> Result<Unnamed> {
+        let mut out =
+            Output { file: Unnamed::create(dir)?, frames: Vec::new(), encoder: Encoder::new(self.compression)? };
+        let mut json = serde_json::to_string(head).expect("a head has nothing that JSON lacks");
+        assert_eq!(json.pop(), Some('}'), "a head is a JSON object");
+        json.push_str(",\"files\":[\n");
+        let tail = b"\n]}\n";
+        let size = json.len() as u64 + self.records.text_len + tail.len() as u64;
+        let mut start = header::encode(&manifest_entry(size, head)?);
+        start.extend_from_slice(json.as_bytes());
+        out.unit(&start)?;
+        out.append(self.records.file, &self.records.frames)?;
+        let mut end = tail.to_vec();
+        end.resize(end.len() + padding(size), 0);
+        out.unit(&end)?;
+        out.append(self.body, &self.frames)?;
+        // Two blocks of zeros end a tar archive.
+        out.unit(&[0; 1024])?;
+        if let Compression::Zstd(_) = self.compression {
+            out.file.append(&codec::seek_table(&out.frames))?;
+        }
+        Ok(out.file)
+    }
+}
+
+struct Output {
+    file: Unnamed,
+    frames: Vec<(u32, u32)>,
+    encoder: Encoder,
+}
+
+impl Output {
+    fn unit(&mut self, raw: &[u8]) -> Result<()> {
+        let mut frame = Vec::new();
+        self.encoder.encode(raw, &mut frame)?;
+        self.file.append(&frame)?;
+        self.frames.push(frame_lens(&frame, raw.len()));
+        Ok(())
+    }
+
+    fn append(&mut self, spool: Unnamed, frames: &[(u32, u32)]) -> Result<()> {
+        self.file.append_all_of(spool)?;
+        self.frames.extend_from_slice(frames);
+        Ok(())
+    }
+}
+
+fn manifest_entry(size: u64, head: &Head) -> Result<Entry> {
+    Ok(Entry {
+        path: EntryPath::new(MANIFEST_NAME)?,
+        kind: EntryKind::File,
+        size,
+        mode: 0o644,
+        uid: 0,
+        gid: 0,
+        user: Vec::new(),
+        group: Vec::new(),
+        mtime: FileTime { seconds: head.created.as_second(), nanos: 0 },
+        target: Vec::new(),
+        rdev: None,
+        xattrs: Xattrs::default(),
+        sparse: false,
+    })
+}

@@ -1,0 +1,206 @@
+//! Reading all of an archive and saying of every file whether it is what the
+//! manifest says. Goes on after damage, as far as the archive can be followed.
+
+use std::collections::HashSet;
+use std::hash::{BuildHasher as _, RandomState};
+
+use lifeboat_store::Cancel;
+
+use super::tar::link_target;
+use super::walk::{Archive, Body, Guard, Listing};
+use crate::model::{Entry, EntryKind, Summer};
+use crate::path::EntryPath;
+use crate::record::Record;
+use crate::{Error, ErrorKind, Result};
+
+/// What was found of one entry.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Verdict {
+    /// It is what the manifest says.
+    Pass,
+    /// It is not, for this reason: `sha256 differs`, `missing`, `not listed`
+    /// or `<attribute> differs`.
+    Fail(String),
+}
+
+/// What was found in all.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Findings {
+    /// Regular files, and other entries that failed.
+    pub files: u64,
+    /// How many of them failed.
+    pub failed: u64,
+    /// All entries that were looked at.
+    pub entries: u64,
+    /// Bytes of content that were read.
+    pub bytes: u64,
+    /// Damage of the archive itself, the first place of it.
+    pub damage: Option<String>,
+    /// Whether there is a manifest to hold the files against.
+    pub has_manifest: bool,
+}
+
+impl Findings {
+    /// Whether the archive is whole: something was verified and nothing failed.
+    #[must_use]
+    pub fn is_good(&self) -> bool {
+        self.has_manifest && self.failed == 0 && self.damage.is_none() && self.entries > 0
+    }
+}
+
+/// Reads all of `archive` with `threads` decompressing ahead, and tells `each`
+/// of every regular file, of every other entry that fails, and how many bytes
+/// of content were read for it.
+///
+/// # Errors
+/// When it cannot be read at all, the manifest is damaged, or `cancel` was set.
+/// Damage after the manifest is a finding.
+pub fn verify(
+    archive: &Archive,
+    threads: usize,
+    cancel: &Cancel,
+    each: &mut dyn FnMut(&EntryPath, &Verdict, u64),
+) -> Result<Findings> {
+    archive.side_by_side(threads, cancel, |body, records| {
+        let records = records.map(|records| records as &mut dyn Listing);
+        let findings = Findings { has_manifest: records.is_some(), ..Findings::default() };
+        let mut verifier =
+            Verifier { body, records, each, findings, guard: Guard::default(), files: Seen::default(), ahead: None };
+        verifier.run()?;
+        Ok(verifier.findings)
+    })
+}
+
+/// The paths of the files so far, as 64-bit hashes: hard links must lead to one.
+#[derive(Default)]
+struct Seen {
+    hasher: RandomState,
+    hashes: HashSet<u64>,
+}
+
+struct Verifier<'w> {
+    body: &'w mut (dyn Body + 'w),
+    records: Option<&'w mut (dyn Listing + 'w)>,
+    each: &'w mut (dyn FnMut(&EntryPath, &Verdict, u64) + 'w),
+    findings: Findings,
+    guard: Guard,
+    files: Seen,
+    /// A record that was read and is of an entry further on.
+    ahead: Option<(EntryPath, Record)>,
+}
+
+impl Verifier<'_> {
+    fn run(&mut self) -> Result<()> {
+        loop {
+            match self.body.next() {
+                Ok(Some(entry)) => self.entry(&entry)?,
+                Ok(None) => break,
+                Err(error) => {
+                    self.damage(error)?;
+                    if !self.body.find_next_entry() {
+                        break;
+                    }
+                }
+            }
+        }
+        while let Some((path, record)) = self.next_record()? {
+            self.verdict(&path, record.kind(), 0, Verdict::Fail("missing".to_owned()));
+        }
+        Ok(())
+    }
+
+    /// Remembers damage; any other failure ends the run.
+    fn damage(&mut self, error: Error) -> Result<()> {
+        match error.kind() {
+            ErrorKind::Corrupt | ErrorKind::Unsafe => {
+                self.findings.damage.get_or_insert_with(|| error.to_string());
+                Ok(())
+            }
+            ErrorKind::Unsupported | ErrorKind::Invalid | ErrorKind::Store(_) => Err(error),
+        }
+    }
+
+    fn next_record(&mut self) -> Result<Option<(EntryPath, Record)>> {
+        if let Some(ahead) = self.ahead.take() {
+            return Ok(Some(ahead));
+        }
+        match &mut self.records {
+            Some(records) => records.next(),
+            None => Ok(None),
+        }
+    }
+
+    fn verdict(&mut self, path: &EntryPath, kind: EntryKind, bytes: u64, verdict: Verdict) {
+        self.findings.entries += 1;
+        self.findings.bytes += bytes;
+        let failed = verdict != Verdict::Pass;
+        if kind == EntryKind::File || failed {
+            self.findings.files += 1;
+            self.findings.failed += u64::from(failed);
+            (self.each)(path, &verdict, bytes);
+        }
+    }
+
+    fn entry(&mut self, entry: &Entry) -> Result<()> {
+        let fail = |reason: &str| Verdict::Fail(reason.to_owned());
+        loop {
+            let listed = self.next_record()?;
+            let verdict = match listed {
+                Some((path, _)) if path < entry.path => {
+                    self.verdict(&path, EntryKind::File, 0, fail("missing"));
+                    continue;
+                }
+                Some((path, record)) if path == entry.path => self.compare(entry, &record)?,
+                Some(ahead) => {
+                    self.ahead = Some(ahead);
+                    fail("not listed")
+                }
+                None if self.records.is_some() => fail("not listed"),
+                None => Verdict::Pass,
+            };
+            let read = if verdict == Verdict::Pass { entry.size } else { 0 };
+            self.verdict(&entry.path, entry.kind, read, verdict);
+            return Ok(());
+        }
+    }
+
+    fn compare(&mut self, entry: &Entry, record: &Record) -> Result<Verdict> {
+        if let Some(attribute) = record.difference(entry) {
+            return Ok(Verdict::Fail(format!("{attribute} differs")));
+        }
+        if let Err(error) = self.guard.check_place(entry).and_then(|()| self.guard.check_link(entry)) {
+            self.damage(error)?;
+            return Ok(Verdict::Fail("unsafe".to_owned()));
+        }
+        match entry.kind {
+            EntryKind::File => {
+                let hash = self.files.hasher.hash_one(&entry.path);
+                self.files.hashes.insert(hash);
+                self.compare_content(record)
+            }
+            EntryKind::Hardlink => {
+                let hash = self.files.hasher.hash_one(&link_target(&entry.target)?);
+                let leads_to_a_file = self.files.hashes.contains(&hash);
+                Ok(if leads_to_a_file { Verdict::Pass } else { Verdict::Fail("its file is missing".to_owned()) })
+            }
+            _ => Ok(Verdict::Pass),
+        }
+    }
+
+    fn compare_content(&mut self, record: &Record) -> Result<Verdict> {
+        let mut summer = Summer::new();
+        loop {
+            match self.body.content() {
+                Ok(Some(piece)) => summer.update(&piece),
+                Ok(None) => break,
+                Err(error) => {
+                    self.damage(error)?;
+                    self.body.find_next_entry();
+                    return Ok(Verdict::Fail("sha256 differs".to_owned()));
+                }
+            }
+        }
+        let is_same = record.sha256() == Some(summer.finish());
+        Ok(if is_same { Verdict::Pass } else { Verdict::Fail("sha256 differs".to_owned()) })
+    }
+}

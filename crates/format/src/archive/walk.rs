@@ -1,0 +1,286 @@
+//! An archive opened for reading, and the walk through its entries with each
+//! one held against the manifest's record of it.
+
+use std::fs::File;
+use std::os::unix::fs::FileExt as _;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+
+use bytes::Bytes;
+use lifeboat_store::{self as store, Cancel};
+
+use super::MANIFEST_NAME;
+use super::decode::{Packing, with_units};
+use super::manifest::Reader;
+use super::tar::{self, Tar};
+use crate::model::{Entry, EntryKind};
+use crate::path::EntryPath;
+use crate::record::{Head, Record};
+use crate::{Error, ErrorKind, Result};
+
+/// An archive whose head was read: ours with its manifest, or a foreign tar.
+#[derive(Debug)]
+pub struct Archive {
+    path: PathBuf,
+    file: Arc<File>,
+    len: u64,
+    packing: Packing,
+    head: Option<Head>,
+}
+
+impl Archive {
+    /// Opens the file at `path` and reads its head.
+    ///
+    /// # Errors
+    /// When it cannot be read, is no archive, is damaged at its head, or was
+    /// written in a format of a newer major version.
+    pub fn open(path: &Path) -> Result<Self> {
+        let file = File::open(path).map_err(|error| Error::from(store::Error::io("open", path, error)))?;
+        Self::of_file(file, path)
+    }
+
+    /// Takes an open file, which `path` names in messages, and reads its head.
+    ///
+    /// # Errors
+    /// As [`Archive::open`].
+    pub fn of_file(file: File, path: &Path) -> Result<Self> {
+        let io = |doing: &str, error: std::io::Error| Error::from(store::Error::io(doing, path, error));
+        let metadata = file.metadata().map_err(|error| io("look at", error))?;
+        if !metadata.is_file() {
+            return Err(Error::new(ErrorKind::Invalid, format!("{} is no file", path.display())));
+        }
+        let mut start = [0; 512];
+        let len = usize::try_from(metadata.len()).unwrap_or(start.len()).min(start.len());
+        file.read_exact_at(&mut start[..len], 0).map_err(|error| io("read", error))?;
+        let Some(packing) = Packing::detect(&start[..len]) else {
+            let what = if len == 0 { "is empty" } else { "is neither tar, tar.zst nor tar.gz" };
+            return Err(Error::corrupt(format!("{} {what}", path.display())));
+        };
+        let mut archive =
+            Self { path: path.to_owned(), file: Arc::new(file), len: metadata.len(), packing, head: None };
+        archive.head = archive.read_head()?;
+        Ok(archive)
+    }
+
+    /// Where it lies.
+    #[must_use]
+    pub fn path(&self) -> &Path {
+        &self.path
+    }
+
+    /// Its size in bytes.
+    #[must_use]
+    pub fn size_bytes(&self) -> u64 {
+        self.len
+    }
+
+    /// The manifest's head; `None` for a foreign tar.
+    #[must_use]
+    pub fn head(&self) -> Option<&Head> {
+        self.head.as_ref()
+    }
+
+    fn read_head(&self) -> Result<Option<Head>> {
+        with_units(&self.file, self.packing, 1, &Cancel::new(), |units| {
+            let mut tar = Tar::new(units);
+            let first = tar.next()?;
+            if !first.is_some_and(|entry| is_manifest(&entry)) {
+                return Ok(None);
+            }
+            let mut manifest = Reader::new(tar);
+            if manifest.is_ours()? { manifest.head().map(Some) } else { Ok(None) }
+        })
+    }
+
+    /// Runs `read` on the manifest's records, without reading what follows them.
+    ///
+    /// # Errors
+    /// What `read` returns.
+    ///
+    /// # Panics
+    /// For a foreign tar, which has none.
+    pub fn records<T>(&self, cancel: &Cancel, read: impl FnOnce(&mut Records<'_, '_>) -> Result<T>) -> Result<T> {
+        assert!(self.head.is_some(), "only an archive of ours has records");
+        with_units(&self.file, self.packing, 1, cancel, |units| {
+            let mut tar = Tar::new(units);
+            tar.next()?;
+            let mut manifest = Reader::new(tar);
+            manifest.head()?;
+            read(&mut Records { manifest, last: None })
+        })
+    }
+
+    /// Runs `read` on all entries, with `threads` decompressing ahead.
+    ///
+    /// # Errors
+    /// What `read` returns.
+    pub fn walk<T>(&self, threads: usize, cancel: &Cancel, read: impl FnOnce(&mut Walk<'_>) -> Result<T>) -> Result<T> {
+        self.side_by_side(threads, cancel, |body, records| {
+            let records = records.map(|records| records as &mut dyn Listing);
+            read(&mut Walk { body, records, guard: Guard::default() })
+        })
+    }
+
+    /// Runs `read` on the entries after the manifest and, beside them, on its records.
+    pub(super) fn side_by_side<T>(
+        &self,
+        threads: usize,
+        cancel: &Cancel,
+        read: impl FnOnce(&mut dyn Body, Option<&mut dyn Listing>) -> Result<T>,
+    ) -> Result<T> {
+        with_units(&self.file, self.packing, threads, cancel, |units| {
+            let mut tar = Tar::new(units);
+            if self.head.is_none() {
+                return read(&mut tar, None);
+            }
+            tar.next()?;
+            self.records(cancel, |records| read(&mut tar, Some(records)))
+        })
+    }
+}
+
+fn is_manifest(entry: &Entry) -> bool {
+    entry.kind == EntryKind::File && entry.path.as_bytes() == MANIFEST_NAME.as_bytes()
+}
+
+/// The records of a manifest, in the order of their paths.
+pub struct Records<'a, 'u> {
+    manifest: Reader<Tar<'a, 'u>>,
+    last: Option<EntryPath>,
+}
+
+impl Records<'_, '_> {
+    /// The next record with its path; `None` after the last.
+    ///
+    /// # Errors
+    /// When the manifest is damaged, or lists an entry twice or out of order.
+    pub fn next_record(&mut self) -> Result<Option<(EntryPath, Record)>> {
+        let Some(record) = self.manifest.record()? else { return Ok(None) };
+        let path = record.path()?;
+        if self.last.as_ref().is_some_and(|last| *last >= path) {
+            return Err(Error::corrupt(format!("the manifest lists \"{path}\" twice, or out of order")));
+        }
+        self.last = Some(path.clone());
+        Ok(Some((path, record)))
+    }
+}
+
+/// What can be said of an entry from those before it.
+#[derive(Default)]
+pub(super) struct Guard {
+    /// The last entry that is no directory: nothing may lie below it.
+    last_leaf: Option<EntryPath>,
+}
+
+impl Guard {
+    /// Refuses an entry that would be written through another one.
+    pub(super) fn check_place(&mut self, entry: &Entry) -> Result<()> {
+        if self.last_leaf.as_ref().is_some_and(|leaf| entry.path.is_below(leaf)) {
+            return refuse(entry, "lies below one that is no directory");
+        }
+        if entry.kind != EntryKind::Dir {
+            self.last_leaf = Some(entry.path.clone());
+        }
+        Ok(())
+    }
+
+    /// Refuses a hard link that, in the order of an archive of ours, cannot
+    /// lead to a file before it.
+    pub(super) fn check_link(&self, entry: &Entry) -> Result<()> {
+        if entry.kind == EntryKind::Hardlink && tar::link_target(&entry.target)? >= entry.path {
+            return refuse(entry, "is a hard link to one that is not before it");
+        }
+        Ok(())
+    }
+}
+
+fn refuse(entry: &Entry, why: &str) -> Result<()> {
+    Err(Error::new(ErrorKind::Unsafe, format!("the entry \"{}\" {why}", entry.path)))
+}
+
+/// The way through an archive: entry by entry, the content of each before the
+/// next. The first thing that does not agree with the manifest ends it.
+pub struct Walk<'w> {
+    body: &'w mut (dyn Body + 'w),
+    records: Option<&'w mut (dyn Listing + 'w)>,
+    guard: Guard,
+}
+
+/// The entries of a tar stream, whatever it comes from.
+pub(super) trait Body {
+    fn next(&mut self) -> Result<Option<Entry>>;
+    fn content(&mut self) -> Result<Option<Bytes>>;
+    fn whole_content(&mut self) -> Result<Option<Bytes>>;
+    fn find_next_entry(&mut self) -> bool;
+}
+
+/// The records of a manifest, whatever they come from.
+pub(super) trait Listing {
+    fn next(&mut self) -> Result<Option<(EntryPath, Record)>>;
+}
+
+impl Listing for Records<'_, '_> {
+    fn next(&mut self) -> Result<Option<(EntryPath, Record)>> {
+        self.next_record()
+    }
+}
+
+impl Walk<'_> {
+    /// The next entry, with its record where there is a manifest; `None` after
+    /// the last. The caller compares the sum of the content with the record's.
+    ///
+    /// # Errors
+    /// [`ErrorKind::Corrupt`] where the archive is damaged or does not agree
+    /// with its manifest, [`ErrorKind::Unsafe`] where it would be dangerous.
+    pub fn next_entry(&mut self) -> Result<Option<(Entry, Option<Record>)>> {
+        let entry = self.body.next()?;
+        let Some(records) = &mut self.records else {
+            let Some(entry) = entry else { return Ok(None) };
+            self.guard.check_place(&entry)?;
+            return Ok(Some((entry, None)));
+        };
+        let (mut entry, (path, record)) = match (entry, records.next()?) {
+            (None, None) => return Ok(None),
+            (Some(entry), None) => return Err(not_listed(&entry.path)),
+            (None, Some((path, _))) => return Err(missing(&path)),
+            (Some(entry), Some(listed)) => (entry, listed),
+        };
+        match entry.path.cmp(&path) {
+            std::cmp::Ordering::Less => return Err(not_listed(&entry.path)),
+            std::cmp::Ordering::Greater => return Err(missing(&path)),
+            std::cmp::Ordering::Equal => {}
+        }
+        if let Some(attribute) = record.difference(&entry) {
+            return Err(Error::corrupt(format!("\"{path}\" differs from the manifest in its {attribute}")));
+        }
+        self.guard.check_place(&entry)?;
+        self.guard.check_link(&entry)?;
+        entry.sparse = record.is_sparse();
+        Ok(Some((entry, Some(record))))
+    }
+
+    /// The next piece of the content of the entry at hand; `None` at its end.
+    ///
+    /// # Errors
+    /// When the archive is damaged or cannot be read.
+    pub fn content(&mut self) -> Result<Option<Bytes>> {
+        self.body.content()
+    }
+
+    /// The whole content, where it comes in one piece without copying; `None`
+    /// where [`Walk::content`] must put it together.
+    ///
+    /// # Errors
+    /// As [`Walk::content`].
+    pub fn whole_content(&mut self) -> Result<Option<Bytes>> {
+        self.body.whole_content()
+    }
+}
+
+fn not_listed(path: &EntryPath) -> Error {
+    Error::corrupt(format!("\"{path}\" is in the archive and not in its manifest"))
+}
+
+fn missing(path: &EntryPath) -> Error {
+    Error::corrupt(format!("\"{path}\" is in the manifest and not in the archive"))
+}

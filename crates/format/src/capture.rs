@@ -1,0 +1,64 @@
+//! How the content of a snapshot comes in: a source lists entries in order,
+//! and whoever writes the snapshot opens and reads them, on many threads.
+
+use std::io::Read;
+
+use crate::model::Entry;
+use crate::monitor::Problem;
+use crate::path::EntryPath;
+
+/// The entries of all sources, in the order of their paths.
+pub trait Entries: Send {
+    /// The next one. Lists and never reads content: all readers wait meanwhile.
+    fn next(&mut self) -> Option<Box<dyn Item>>;
+
+    /// The entry at `path` is not in the snapshot after all: no later entry
+    /// may be a hard link to it.
+    fn lost(&mut self, path: &EntryPath);
+}
+
+/// An entry that was listed and not opened yet.
+pub trait Item: Send {
+    /// Where it will stand.
+    fn path(&self) -> &EntryPath;
+
+    /// Bytes of content it had when it was listed.
+    fn size(&self) -> u64;
+
+    /// Whether it is a regular file.
+    fn is_file(&self) -> bool;
+
+    /// Whether later entries may be hard links to it.
+    fn is_linked(&self) -> bool;
+
+    /// Opens it. May be called again, to read it once more.
+    ///
+    /// # Errors
+    /// A problem when it cannot be opened; it is then left out.
+    fn open(&self) -> Result<Opened, Problem>;
+}
+
+/// An opened entry: what it was at that moment, and its content if it is a file.
+pub struct Opened {
+    /// Size and attributes at opening.
+    pub entry: Entry,
+    /// For a file.
+    pub content: Option<Box<dyn Content>>,
+}
+
+/// The content of an open file.
+pub trait Content: Read + Send {
+    /// Compares the file with what it was at opening.
+    fn settle(&mut self) -> Settled;
+}
+
+/// How a file stands after it was read.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Settled {
+    /// As at opening.
+    Same,
+    /// Longer than at opening.
+    Grew,
+    /// Otherwise different.
+    Changed,
+}
