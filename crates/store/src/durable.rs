@@ -158,7 +158,7 @@ impl Unnamed {
     ///
     /// # Errors
     /// [`ErrorKind::Exists`] when none of the names is free; else what the system says.
-    pub fn publish(mut self, names: impl IntoIterator<Item = String>, mode: u32) -> Result<PathBuf> {
+    pub fn publish(mut self, names: impl IntoIterator<Item = impl AsRef<Path>>, mode: u32) -> Result<PathBuf> {
         let mode = Mode::from_raw_mode(mode) & !current_umask();
         rustix::fs::fchmod(&self.file, mode).map_err(|error| self.failed(error.into()))?;
         // A failed sync is final: the kernel may have dropped the pages, so it is never tried again.

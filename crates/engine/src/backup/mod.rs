@@ -36,6 +36,7 @@ pub(crate) fn backup(clock: &dyn Clock, request: &BackupRequest, watch: Watch<'_
     let mut sources: Vec<record::Source> = roots.iter().map(|root| describe(root, started, request)).collect();
 
     let (captured, left_out) = capture(request, &target, roots, Watch { monitor: &tally, ..watch })?;
+    refuse_nothing(&captured, &tally)?;
     let finished = clock.timestamp();
     sources.iter_mut().for_each(|source| source.finished = finished);
     sources.extend(failed.iter().map(|source| describe_failed(source, started, finished)));
@@ -105,6 +106,19 @@ fn find_sources(request: &BackupRequest, host: &str) -> Result<(Vec<Root>, Vec<F
             .next("check the path, its permissions, and that its file system is mounted"));
     }
     Ok((roots, failed))
+}
+
+/// A single file that was lost while it was read leaves nothing to make an archive of.
+fn refuse_nothing(captured: &Captured, tally: &Tally<'_>) -> Result<()> {
+    if captured.totals().entries > 0 {
+        return Ok(());
+    }
+    let problems = tally.problems();
+    let reasons: Vec<String> =
+        problems.listed.iter().map(|problem| format!("{}: {}", problem.object, problem.message)).collect();
+    Err(Error::new(ErrorKind::SourceFailed, format!("nothing could be backed up: {}", reasons.join("; ")))
+        .state(NOTHING_WRITTEN)
+        .next("check that it exists and can be read"))
 }
 
 /// Files and bytes that `tree` lists.

@@ -1,7 +1,7 @@
 //! Where an archive goes and what it is called. Nothing that exists is ever
 //! overwritten.
 
-use std::ffi::OsStr;
+use std::ffi::OsString;
 use std::path::{Path, PathBuf};
 
 use jiff::Zoned;
@@ -23,7 +23,7 @@ pub(super) struct Target {
 
 enum Name {
     /// Asked for: taken or an error.
-    Exact(String),
+    Exact(OsString),
     /// `{app}-backup-{date}`, the time of day, and the suffix.
     Dated { stem: String, time: String, suffix: &'static str },
 }
@@ -40,7 +40,7 @@ impl Target {
         let is_dir = |path: &Path| path.is_dir() || path.as_os_str().as_encoded_bytes().ends_with(b"/");
         let target = match output {
             Some(path) if !is_dir(&path) => {
-                let name = path.file_name().map(OsStr::to_string_lossy).unwrap_or_default().into_owned();
+                let name = path.file_name().unwrap_or_default().to_owned();
                 let dir = path.parent().unwrap_or(&request.working_dir).to_owned();
                 Self { dir, app, compression, name: Name::Exact(name) }
             }
@@ -56,7 +56,7 @@ impl Target {
     }
 
     /// The names to try, best first.
-    pub(super) fn names(&self) -> impl Iterator<Item = String> + '_ {
+    pub(super) fn names(&self) -> impl Iterator<Item = OsString> + '_ {
         let (exact, dated) = match &self.name {
             Name::Exact(name) => (Some(name.clone()), None),
             Name::Dated { stem, time, suffix } => (None, Some((stem, time, suffix))),
@@ -65,7 +65,7 @@ impl Target {
             let numbered = (2..1000).map(move |number| format!("{stem}-{time}-{number}{suffix}"));
             [format!("{stem}{suffix}"), format!("{stem}-{time}{suffix}")].into_iter().chain(numbered)
         });
-        exact.into_iter().chain(dated)
+        exact.into_iter().chain(dated.map(OsString::from))
     }
 
     fn refuse_taken_name(&self) -> Result<()> {

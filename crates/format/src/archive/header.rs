@@ -45,7 +45,7 @@ pub(super) fn encode_as_long_as(entry: &Entry, first_size: u64) -> Vec<u8> {
         set_device(major, minor, &mut ustar, &mut pax);
     }
     for (name, value) in entry.xattrs.iter() {
-        push_record(&mut pax, &[XATTR_PREFIX, name].concat(), value);
+        push_record(&mut pax, &[XATTR_PREFIX, &escape_key(name)].concat(), value);
     }
     ustar.set_cksum();
     let mut blocks = pax_blocks(entry, &pax);
@@ -146,6 +146,36 @@ fn parse_decimal(text: &[u8]) -> Option<FileTime> {
     }
 }
 
+/// An attribute's name as a part of a PAX key, which ends at the first `=`:
+/// GNU tar writes `%` and `=` as `%25` and `%3D`.
+fn escape_key(name: &[u8]) -> Vec<u8> {
+    let mut key = Vec::with_capacity(name.len());
+    for byte in name {
+        match byte {
+            b'%' => key.extend_from_slice(b"%25"),
+            b'=' => key.extend_from_slice(b"%3D"),
+            byte => key.push(*byte),
+        }
+    }
+    key
+}
+
+/// Takes back [`escape_key`].
+fn unescape_key(key: &[u8]) -> Vec<u8> {
+    let mut name = Vec::with_capacity(key.len());
+    let mut rest = key;
+    while let Some((byte, after)) = rest.split_first() {
+        let (byte, after) = match rest {
+            [b'%', b'2', b'5', after @ ..] => (b'%', after),
+            [b'%', b'3', b'D' | b'd', after @ ..] => (b'=', after),
+            _ => (*byte, after),
+        };
+        name.push(byte);
+        rest = after;
+    }
+    name
+}
+
 /// `LEN KEY=VALUE\n`, where LEN counts itself.
 fn push_record(pax: &mut Vec<u8>, key: &[u8], value: &[u8]) {
     let rest = key.len() + value.len() + 3;
@@ -244,7 +274,7 @@ impl Extensions {
             }
             _ => {
                 if let Some(name) = key.strip_prefix(XATTR_PREFIX) {
-                    self.xattrs.push((name.to_vec(), value.to_vec()));
+                    self.xattrs.push((unescape_key(name), value.to_vec()));
                 }
             }
         }
@@ -330,10 +360,18 @@ mod tests {
     }
 
     #[test]
+    fn an_attribute_whose_name_holds_an_equals_sign_survives() {
+        for name in ["user.a=b", "user.%3D", "user.100%", "user.%25=%", "user.plain"] {
+            assert_eq!(unescape_key(&escape_key(name.as_bytes())), name.as_bytes());
+            assert!(!escape_key(name.as_bytes()).contains(&b'='));
+        }
+    }
+
+    #[test]
     fn malformed_pax_data_is_refused() {
         for bad in [
             "x",
-            "5 a=\n",
+            "4 a=\n",
             "7 a=b\n",
             "6 ab\n\n\n",
             "12 size=-100\n",
