@@ -26,7 +26,7 @@ pub(crate) fn restore_to(request: &RestoreRequest, watch: Watch<'_>) -> Result<R
     let began = Instant::now();
     let archive = open(&request.archive)?;
     let tally = Tally::new(watch.monitor);
-    plan::check(&plan::make_for(&archive, request, watch.cancel, &mut |_| Ok(()))?, request)?;
+    plan::check(&plan::make_for(&archive, request, watch.cancel, None)?, request)?;
     let mut stage = Stage::create(&request.to)?;
     let filled = stage.fill(&archive, request, Watch { monitor: &tally, ..watch });
     let filled = filled.map_err(|error| add_state(error, request))?;
@@ -51,7 +51,7 @@ pub(crate) fn plan_to(
     cancel: &Cancel,
     each: &mut dyn FnMut(PlanLine) -> Result<()>,
 ) -> Result<RestorePlan> {
-    plan::make_for(&open(&request.archive)?, request, cancel, each)
+    plan::make_for(&open(&request.archive)?, request, cancel, Some(each))
 }
 
 /// Opens an archive, with what to do when that fails.

@@ -45,12 +45,13 @@ impl RestorePlan {
     }
 }
 
-/// The plan for `archive`; tells `each` of every entry.
+/// The plan for `archive`; tells `each` of every entry. Where nobody wants to
+/// be told and nothing can be in the way, the manifest's totals are enough.
 pub(super) fn make_for(
     archive: &Archive,
     request: &RestoreRequest,
     cancel: &Cancel,
-    each: &mut dyn FnMut(PlanLine) -> Result<()>,
+    mut each: Option<EachLine<'_>>,
 ) -> Result<RestorePlan> {
     let target = File::open(&request.to).ok().filter(|file| file.metadata().is_ok_and(|data| data.is_dir()));
     if target.is_none() && request.to.symlink_metadata().is_ok() {
@@ -61,19 +62,34 @@ pub(super) fn make_for(
         .state("nothing was written")
         .next("choose another directory with --to"));
     }
+    let totals = archive.head().map(|head| head.totals);
     let mut plan = RestorePlan::default();
-    super::inspect::entries(archive, cancel, &mut |path, kind, size| {
-        let present = target.as_ref().map_or(Present::Nothing, |target| present(target.as_fd(), path));
-        let line = PlanLine { action: action(kind, present), path: path.clone(), kind, size };
-        plan.add(&line);
-        each(line)
-    })?;
+    match totals {
+        Some(totals) if each.is_none() && is_empty(&request.to) => {
+            plan.files = totals.files;
+            plan.bytes = totals.bytes;
+            plan.entries = totals.entries;
+        }
+        _ => super::inspect::entries(archive, cancel, &mut |path, kind, size| {
+            let present = target.as_ref().map_or(Present::Nothing, |target| present(target.as_fd(), path));
+            let line = PlanLine { action: action(kind, present), path: path.clone(), kind, size };
+            plan.add(&line);
+            each.as_mut().map_or(Ok(()), |each| each(line))
+        })?,
+    }
     let existing = request.to.ancestors().find(|dir| dir.is_dir()).unwrap_or(Path::new("."));
     let (free_bytes, free_inodes) = durable::free_space(existing)?;
     plan.free_bytes = free_bytes;
-    let sparse_bytes = archive.head().map_or(0, |head| head.totals.sparse_bytes);
-    check_space(&plan, sparse_bytes, free_inodes, existing)?;
+    check_space(&plan, totals.map_or(0, |totals| totals.sparse_bytes), free_inodes, existing)?;
     Ok(plan)
+}
+
+/// Who is told of the lines of a plan.
+pub(super) type EachLine<'a> = &'a mut dyn FnMut(PlanLine) -> Result<()>;
+
+/// Whether nothing is at `dir` that an entry could meet.
+fn is_empty(dir: &Path) -> bool {
+    std::fs::read_dir(dir).map_or(true, |mut listing| listing.next().is_none())
 }
 
 fn present(target: BorrowedFd<'_>, path: &EntryPath) -> Present {

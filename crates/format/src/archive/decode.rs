@@ -200,6 +200,7 @@ impl Slots {
 }
 
 fn decode(scanner: &Mutex<Scanner>, slots: &Slots, cancel: &Cancel) {
+    let mut decoder = zstd::bulk::Decompressor::new();
     loop {
         let mut scanner = lock(scanner);
         if let Err(error) = cancel.check() {
@@ -217,7 +218,7 @@ fn decode(scanner: &Mutex<Scanner>, slots: &Slots, cancel: &Cancel) {
             Ok(Found::Frame { at, frame, raw_len }) => {
                 let seq = scanner.number();
                 drop(scanner);
-                slots.put(seq, decompress(at, &frame, raw_len))
+                slots.put(seq, decompress(&mut decoder, at, &frame, raw_len))
             }
             Ok(Found::Stream) => scanner.stream(slots, cancel),
             Err(error) => {
@@ -232,8 +233,12 @@ fn decode(scanner: &Mutex<Scanner>, slots: &Slots, cancel: &Cancel) {
     }
 }
 
-fn decompress(at: u64, frame: &[u8], raw_len: usize) -> Result<Bytes> {
-    let raw = zstd::bulk::decompress(frame, raw_len).map_err(|error| damaged(at, error))?;
+/// A decompressor without a dictionary; failing to make one means no memory.
+type Decoder<'a> = io::Result<zstd::bulk::Decompressor<'a>>;
+
+fn decompress(decoder: &mut Decoder<'_>, at: u64, frame: &[u8], raw_len: usize) -> Result<Bytes> {
+    let decoder = decoder.as_mut().map_err(|error| read_error(at, error))?;
+    let raw = decoder.decompress(frame, raw_len).map_err(|error| damaged(at, error))?;
     if raw.len() == raw_len { Ok(raw.into()) } else { Err(damaged(at, "a frame is shorter than it says")) }
 }
 
