@@ -303,6 +303,14 @@ impl App<'_> {
         crate::backup::plan(self.clock, request, watch)
     }
 
+    /// The manifest's head of an archive; `None` for a foreign tar.
+    ///
+    /// # Errors
+    /// When the archive cannot be read.
+    pub fn head(&self, archive: &std::path::Path) -> Result<Option<Head>> {
+        crate::restore::inspect::head(archive)
+    }
+
     /// Tells `each` of every entry of an archive, from its manifest alone.
     ///
     /// # Errors

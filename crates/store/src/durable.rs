@@ -169,8 +169,7 @@ impl Unnamed {
             match self.link(&path) {
                 Ok(()) => {
                     self.stand_in = None;
-                    sync_dir(&self.dir)?;
-                    return Ok(path);
+                    return self.keep_name(path);
                 }
                 Err(Errno::EXIST) => last = Some(path),
                 Err(error) => return Err(Error::io("give a file its name", &path, error)),
@@ -178,6 +177,17 @@ impl Unnamed {
         }
         let taken = last.as_deref().unwrap_or(&self.dir).display().to_string();
         Err(Error::new(ErrorKind::Exists, format!("{taken} exists already")))
+    }
+
+    /// A name that would not survive a power cut is taken away again.
+    fn keep_name(&self, path: PathBuf) -> Result<PathBuf> {
+        match sync_dir(&self.dir) {
+            Ok(()) => Ok(path),
+            Err(error) => {
+                rustix::fs::unlink(&path).unwrap_or(());
+                Err(error)
+            }
+        }
     }
 
     fn link(&self, path: &Path) -> rustix::io::Result<()> {

@@ -60,6 +60,11 @@ pub(super) fn entries(
     records(archive, cancel, &mut |path, record| each(path, record.kind(), record.size()))
 }
 
+/// The head of the archive at `path`.
+pub(crate) fn head(path: &Path) -> Result<Option<Head>> {
+    open(path).map(|archive| archive.head().cloned())
+}
+
 /// Tells `each` of every entry of the archive at `path`.
 pub(crate) fn list(
     path: &Path,

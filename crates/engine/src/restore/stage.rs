@@ -136,6 +136,11 @@ impl Stage {
         pointer.write_all(STAGING).map_err(|error| io("write in", path, error))?;
         let new = path.join(NEW);
         rustix::fs::mkdir(&new, Mode::RWXU).map_err(failed)?;
+        // A default ACL of the target would be inherited by everything in here.
+        match rustix::fs::removexattr(&new, "system.posix_acl_default") {
+            Ok(()) | Err(Errno::NODATA | Errno::OPNOTSUPP) => {}
+            Err(error) => return Err(failed(error)),
+        }
         let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::CLOEXEC;
         Ok((pointer, rustix::fs::open(&new, flags, Mode::empty()).map_err(failed)?))
     }
