@@ -34,7 +34,8 @@ pub(crate) struct Node {
     pub(crate) device: Option<(u32, u32)>,
     /// The first of all names of a file that has several.
     pub(crate) first_name: Vec<u8>,
-    pub(crate) xattrs: BTreeMap<Vec<u8>, Vec<u8>>,
+    /// Names and values, escaped.
+    pub(crate) xattrs: BTreeMap<String, String>,
     /// Whether it takes less room than it is long.
     pub(crate) is_sparse: bool,
 }
@@ -134,17 +135,17 @@ fn sum(file: &mut File) -> String {
     }
 }
 
-fn xattrs(dir: BorrowedFd<'_>, name: &[u8]) -> BTreeMap<Vec<u8>, Vec<u8>> {
+fn xattrs(dir: BorrowedFd<'_>, name: &[u8]) -> BTreeMap<String, String> {
     let path = [format!("/proc/self/fd/{}/", dir.as_raw_fd()).as_bytes(), name].concat();
     let mut buffer = vec![0; 64 << 10];
     let Ok(len) = rustix::fs::llistxattr(path.as_slice(), &mut buffer[..]) else { return BTreeMap::new() };
-    let names: Vec<Vec<u8>> =
-        buffer[..len].split(|byte| *byte == 0).filter(|name| !name.is_empty()).map(<[u8]>::to_vec).collect();
+    let names = buffer[..len].to_vec();
     let mut value = |name: &[u8]| {
         let len = rustix::fs::lgetxattr(path.as_slice(), name, &mut buffer[..]).unwrap();
-        buffer[..len].to_vec()
+        buffer[..len].escape_ascii().to_string()
     };
-    names.into_iter().map(|name| (name.clone(), value(&name))).collect()
+    let names = names.split(|byte| *byte == 0).filter(|name| !name.is_empty());
+    names.map(|name| (name.escape_ascii().to_string(), value(name))).collect()
 }
 
 /// Fails with every path where the trees differ, and how.
@@ -154,12 +155,23 @@ pub(crate) fn assert_same(expected: &Tree, got: &Tree, what: &str) {
         let (expected, got) = (expected.get(path), got.get(path));
         if expected != got {
             let path = String::from_utf8_lossy(&path[..path.len().min(300)]).into_owned();
-            differences.push(format!("{path:?}\n  expected {expected:?}\n  got      {got:?}"));
+            differences.push(format!("{path:?}: {}", difference(expected, got)));
         }
     }
     let count = differences.len();
     differences.truncate(20);
     assert!(count == 0, "{what}: {count} differ\n{}", differences.join("\n"));
+}
+
+/// What two nodes do not have in common, in short.
+fn difference(expected: Option<&Node>, got: Option<&Node>) -> String {
+    let (Some(expected), Some(got)) = (expected, got) else {
+        return format!("expected {:?}, got {:?}", expected.map(|node| node.kind), got.map(|node| node.kind));
+    };
+    let (expected, got) = (format!("{expected:#?}"), format!("{got:#?}"));
+    let pairs = expected.lines().zip(got.lines()).filter(|(expected, got)| expected != got);
+    let pairs: Vec<_> = pairs.take(8).map(|(expected, got)| format!("{} / {}", expected.trim(), got.trim())).collect();
+    format!("expected / got: {}", pairs.join(", "))
 }
 
 /// `tree` without what an archive leaves out unless asked.
@@ -333,18 +345,27 @@ impl Maker {
     fn attributes(&self) -> bool {
         self.dir("attributes/dir");
         self.file("attributes/file", "x");
-        self.xattr("attributes/file", "user.binary", b"\0\xff=\n")
+        self.file("attributes/many", "x");
+        let many = |number| self.xattr("attributes/many", &format!("user.{number}{}", "m".repeat(100)), b"1");
+        (0..20).all(many)
+            && self.xattr("attributes/file", "user.binary", b"\0\xff=\n")
             && self.xattr("attributes/file", "user.empty", b"")
             && self.xattr("attributes/file", "user.equals=and%percent", b"=%3D")
             && self.xattr("attributes/file", "user.large", &Random::new(3).bytes(2500))
             && self.xattr("attributes/dir", "user.of a dir", b"kept")
     }
 
+    /// Some of everything that an ordinary user can make. False without extended attributes.
     pub(crate) fn ordinary(&self) -> bool {
+        self.deep();
+        self.usual()
+    }
+
+    /// The same without what is too deep for many programs.
+    pub(crate) fn usual(&self) -> bool {
         self.contents();
         self.names();
         self.links();
-        self.deep();
         self.times_and_modes();
         rustix::fs::mknodat(rustix::fs::CWD, self.path("times/pipe"), FileType::Fifo, Mode::RUSR, 0).unwrap();
         drop(UnixListener::bind(self.path("times/socket")).unwrap());
