@@ -1,1 +1,46 @@
-fn main() {}
+//! The program `lifeboat`: parses the command line, wires the engine to the
+//! terminal and to signals, runs one command, and ends with its exit code.
+
+use std::process::ExitCode;
+
+use lifeboat_engine::App;
+use lifeboat_engine::clock::SystemClock;
+use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
+
+mod cli;
+mod signals;
+
+use cli::{Command, Console, Surface};
+use signals::Signals;
+
+fn main() -> ExitCode {
+    let cli = match cli::parse() {
+        Ok(cli) => cli,
+        Err(code) => return ExitCode::from(code),
+    };
+    raise_open_files_limit();
+    let console = Console::new(cli.options);
+    let signals = match Signals::watch() {
+        Ok(signals) => signals,
+        Err(error) => return ExitCode::from(console.failed(&error, None)),
+    };
+    let app = App { clock: &SystemClock };
+    let surface = Surface { app: &app, console: &console, cancel: &signals.cancel };
+    let result = match &cli.command {
+        Command::Backup(args) => cli::backup::run(args, surface),
+        Command::Restore(args) => cli::restore::run(args, surface),
+        Command::Completions(args) => cli::completions::run(args, surface),
+        Command::Man(args) => cli::man::run(args, surface),
+    };
+    let code = result.unwrap_or_else(|error| console.failed(&error, signals.received()));
+    ExitCode::from(console.finish(code))
+}
+
+/// Many systems allow 1024 open files until somebody asks for more, which deep
+/// trees and many workers use up.
+fn raise_open_files_limit() {
+    let limit = getrlimit(Resource::Nofile);
+    if setrlimit(Resource::Nofile, Rlimit { current: limit.maximum, ..limit }).is_err() {
+        // Then the run has to do with what there is; running out is an error of its own.
+    }
+}

@@ -269,7 +269,7 @@ fn normal_line(line: &str) -> String {
         // A unit turns the number before it into a size or a duration.
         let unit = match word {
             "B" | "KiB" | "MiB" | "GiB" | "KiB/s" | "MiB/s" | "GiB/s" | "B/s" => Some("<size>"),
-            "s" | "min" | "h" => Some("<duration>"),
+            "ms" | "s" | "min" | "h" => Some("<duration>"),
             _ => None,
         };
         if let (Some(unit), Some(number)) = (unit, words.last_mut()) {

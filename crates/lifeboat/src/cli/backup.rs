@@ -1,0 +1,291 @@
+//! `lifeboat backup`: paths into one archive, and what looks into archives.
+
+use std::path::{Path, PathBuf};
+
+use clap::{Subcommand, ValueEnum};
+use lifeboat_engine::app::{BackupPlan, BackupReport, BackupRequest, CompressionKind, FailedSource, Selection, shown};
+use lifeboat_engine::{Error, ErrorKind, Result};
+
+use super::error::Message;
+use super::{Surface, exit_code, list, render, verify};
+
+const STATE: &str = "no archive was made; what was to be backed up is as it was";
+
+const USAGE: &str = "\
+lifeboat backup [OPTIONS] <PATH>...
+       lifeboat backup list [OPTIONS] <ARCHIVE>
+       lifeboat backup verify [OPTIONS] <ARCHIVE>";
+
+const EXAMPLES: &str = "\
+Examples:
+  lifeboat backup /srv/app
+      Write app-backup-DATE.tar.zst into the current directory
+  lifeboat backup /srv/app /etc/app.conf --output /mnt/backups/app.tar.gz
+      Several paths into one archive; the suffix chooses gzip
+  lifeboat backup . --exclude '*.log' --exclude cache/
+      Leave out logs and every directory named cache
+  lifeboat backup /srv/app --dry-run
+      Show what would be backed up and where it would go, and write nothing
+  lifeboat backup list app-backup-2026-02-24.tar.zst
+  lifeboat backup verify app-backup-2026-02-24.tar.zst
+
+A directory that is named like a subcommand is given as ./list.";
+
+/// Back up files and directories into one archive, or look into an archive
+///
+/// The archive is a tar file, compressed with zstd or gzip, that stock tools open. Its first entry,
+/// manifest.json, holds the SHA-256 of every file. An existing file is never overwritten. Patterns
+/// are those of .gitignore files, relative to each PATH.
+#[derive(clap::Args)]
+#[command(subcommand_negates_reqs = true, override_usage = USAGE, after_help = EXAMPLES)]
+pub(crate) struct Args {
+    /// Files and directories to back up
+    #[arg(required = true, value_name = "PATH")]
+    paths: Vec<PathBuf>,
+    /// Write the archive to FILE, or under a dated name into the directory FILE
+    #[arg(short, long, value_name = "FILE")]
+    output: Option<PathBuf>,
+    /// How to compress; by default what the suffix of FILE says, else zstd
+    #[arg(long, value_enum, value_name = "KIND")]
+    compression: Option<Compression>,
+    /// How hard to compress: 1 to 19 for zstd (default 3), 1 to 9 for gzip (default 6)
+    #[arg(long, value_name = "N")]
+    compression_level: Option<u8>,
+    /// Leave out what matches PATTERN; wins over --include
+    #[arg(long, value_name = "PATTERN")]
+    exclude: Vec<String>,
+    /// Leave out what matches a line of FILE; empty lines and those that begin with # do not count
+    #[arg(long, value_name = "FILE")]
+    exclude_file: Vec<PathBuf>,
+    /// Take only what matches PATTERN
+    #[arg(long, value_name = "PATTERN")]
+    include: Vec<String>,
+    /// Back up device nodes too
+    #[arg(long)]
+    devices: bool,
+    /// Leave out directories on other file systems
+    #[arg(long)]
+    one_file_system: bool,
+    /// Do not read the new archive back
+    #[arg(long)]
+    no_verify_on_create: bool,
+    /// How many workers; by default one for each core
+    #[arg(long, value_name = "N", value_parser = super::threads())]
+    threads: Option<usize>,
+    /// Show what would be done, and write nothing
+    #[arg(long)]
+    dry_run: bool,
+    #[command(subcommand)]
+    command: Option<Look>,
+}
+
+#[derive(Clone, Copy, ValueEnum)]
+enum Compression {
+    Zstd,
+    Gzip,
+}
+
+#[derive(Subcommand)]
+enum Look {
+    List(list::Args),
+    Verify(verify::Args),
+}
+
+impl Args {
+    /// Whether there is anything that only a backup can mean.
+    fn has_options(&self) -> bool {
+        let flags = [self.devices, self.one_file_system, self.no_verify_on_create, self.dry_run];
+        let values = [self.output.is_some(), self.compression.is_some(), self.compression_level.is_some()];
+        let lists = [self.exclude.is_empty(), self.exclude_file.is_empty(), self.include.is_empty()];
+        flags.contains(&true) || values.contains(&true) || lists.contains(&false) || self.threads.is_some()
+    }
+}
+
+pub(crate) fn run(args: &Args, surface: Surface<'_>) -> Result<u8> {
+    match &args.command {
+        Some(_) if args.has_options() => {
+            Err(Error::new(ErrorKind::Usage, "the options before `list` or `verify` are those of a backup")
+                .state("nothing was begun")
+                .next("leave them out; a directory of that name is given as ./list or ./verify"))
+        }
+        Some(Look::List(args)) => list::run(args, surface),
+        Some(Look::Verify(args)) => verify::run(args, surface),
+        None if args.dry_run => plan(&request(args)?, surface),
+        None => back_up(&request(args)?, surface),
+    }
+}
+
+fn request(args: &Args) -> Result<BackupRequest> {
+    let mut exclude = args.exclude.clone();
+    for file in &args.exclude_file {
+        exclude.extend(patterns(file)?);
+    }
+    let working_dir = std::env::current_dir().map_err(|error| {
+        Error::new(ErrorKind::Failed, format!("could not find the current directory: {error}")).state(STATE)
+    })?;
+    let compression = args.compression.map(|kind| match kind {
+        Compression::Zstd => CompressionKind::Zstd,
+        Compression::Gzip => CompressionKind::Gzip,
+    });
+    Ok(BackupRequest {
+        paths: args.paths.clone(),
+        output: args.output.clone(),
+        compression,
+        level: args.compression_level,
+        selection: Selection {
+            include: args.include.clone(),
+            exclude,
+            devices: args.devices,
+            one_file_system: args.one_file_system,
+        },
+        verify_on_create: !args.no_verify_on_create,
+        threads: args.threads,
+        working_dir,
+    })
+}
+
+/// The patterns in a file, one a line. White space may belong to a name: only
+/// lines without anything else count as empty.
+fn patterns(file: &Path) -> Result<Vec<String>> {
+    let text = std::fs::read_to_string(file).map_err(|error| {
+        Error::new(ErrorKind::Usage, format!("could not read the patterns in {}: {error}", file.display()))
+            .state(STATE)
+            .next("give --exclude-file a text file that can be read")
+    })?;
+    let lines = text.lines().filter(|line| !line.trim().is_empty() && !line.starts_with('#'));
+    Ok(lines.map(str::to_owned).collect())
+}
+
+fn back_up(request: &BackupRequest, surface: Surface<'_>) -> Result<u8> {
+    let report = surface.app.backup(request, surface.watch()).map_err(|error| error.state(STATE))?;
+    surface.console.end_progress();
+    if surface.console.options.json {
+        surface.console.json("summary", &report);
+    } else {
+        render_report(&report, request, surface);
+    }
+    Ok(incomplete(&report, request).map_or(exit_code::DONE, |message| surface.console.message(&message)))
+}
+
+fn render_report(report: &BackupReport, request: &BackupRequest, surface: Surface<'_>) {
+    let console = surface.console;
+    let archive = render::path_from(&report.archive, &request.working_dir);
+    let files = render::count(report.files, "file");
+    console.info(format_args!(
+        "Backup written to {} ({}, {files})",
+        render::path(archive),
+        render::size(report.size_bytes)
+    ));
+    console.info(format_args!(
+        "content: {} in {} ({})",
+        render::size(report.bytes),
+        render::duration(report.elapsed),
+        render::rate(report.bytes, report.elapsed)
+    ));
+    console.info(if report.verified {
+        "verified: every file read back and its sum compared"
+    } else {
+        "not verified: `lifeboat backup verify` reads it back and compares every sum"
+    });
+    left_out(report.excluded, report.own_archives, "were", surface);
+    failed_sources(&report.failed_sources, surface);
+    if let Some(problems) = render::problems(&report.problems) {
+        console.info(format_args!("problems: {problems}"));
+    }
+    console.info(format_args!("snapshot: {}", report.id.get(..8).unwrap_or(&report.id)));
+    console.info(format_args!(
+        "Next: lifeboat restore {} --to DIR   to get it back elsewhere",
+        render::shell_path(archive)
+    ));
+}
+
+/// What was not taken, on purpose; `were` is the tense.
+fn left_out(excluded: u64, own_archives: u64, were: &str, surface: Surface<'_>) {
+    if excluded > 0 {
+        surface.console.info(format_args!("excluded: {} by patterns", render::count(excluded, "entry")));
+    }
+    let were = if own_archives == 1 && were == "were" { "was" } else { were };
+    if own_archives > 0 {
+        let archives = render::count(own_archives, "archive");
+        surface.console.info(format_args!("{archives} of ours in the output directory {were} left out"));
+    }
+}
+
+fn failed_sources(failed: &[FailedSource], surface: Surface<'_>) {
+    for source in failed {
+        surface.console.warning(format_args!(
+            "source failed: {}: {}",
+            shown(source.root.as_bytes()),
+            shown(source.message.as_bytes())
+        ));
+    }
+}
+
+/// What the archive lacks, and what to do about it.
+fn incomplete(report: &BackupReport, request: &BackupRequest) -> Option<Message> {
+    let code = exit_code::of_backup(report);
+    let archive = render::path(render::path_from(&report.archive, &request.working_dir));
+    let problems = render::problems(&report.problems).unwrap_or_default();
+    if code == exit_code::DONE {
+        return None;
+    }
+    if report.failed_sources.is_empty() {
+        let has = |word: &str| report.problems.counts.contains_key(word);
+        let next = if has("unreadable") {
+            "run it as a user who may read everything, or leave out with --exclude what is not needed"
+        } else if has("changed") {
+            "run it again while nothing writes to these files"
+        } else {
+            "see the warnings; run it again as root if these attributes matter"
+        };
+        let what = format!("the backup is done, but incomplete: {problems}");
+        return Some(Message::incomplete(code, what, format!("everything else is in {archive}"), next.to_owned()));
+    }
+    let failed = render::count(report.failed_sources.len() as u64, "source");
+    let also = if report.problems.is_incomplete { format!("; also incomplete: {problems}") } else { String::new() };
+    Some(Message::incomplete(
+        code,
+        format!("the backup is done, but {failed} failed{also}"),
+        format!("nothing of what failed is in {archive}, which is marked partial; the rest is in it"),
+        "put right what the warnings name, then run the same command again".to_owned(),
+    ))
+}
+
+fn plan(request: &BackupRequest, surface: Surface<'_>) -> Result<u8> {
+    let plan = surface
+        .app
+        .plan_backup(request, surface.watch())
+        .map_err(|error| error.state("nothing was written: this was a dry run"))?;
+    surface.console.end_progress();
+    if surface.console.options.json {
+        surface.console.json("plan", &plan);
+    } else {
+        render_plan(&plan, request, surface);
+    }
+    Ok(exit_code::of_backup_plan(&plan))
+}
+
+fn render_plan(plan: &BackupPlan, request: &BackupRequest, surface: Surface<'_>) {
+    let console = surface.console;
+    let files = plan.sources.iter().map(|source| source.files).sum();
+    let bytes = plan.sources.iter().map(|source| source.bytes).sum();
+    let archive = render::path_from(&plan.archive, &request.working_dir);
+    console.info(format_args!(
+        "Dry run: {} ({}) would be backed up to {}",
+        render::count(files, "file"),
+        render::size(bytes),
+        render::path(archive)
+    ));
+    for source in &plan.sources {
+        let (name, root) = (shown(source.name.as_bytes()), shown(source.root.as_bytes()));
+        let (files, bytes) = (render::count(source.files, "file"), render::size(source.bytes));
+        console.info(format_args!("  {name}: {files}, {bytes}, from {root}"));
+    }
+    left_out(plan.excluded, plan.own_archives, "would be", surface);
+    failed_sources(&plan.failed_sources, surface);
+    if let Some(problems) = render::problems(&plan.problems) {
+        console.info(format_args!("problems: {problems}"));
+    }
+    console.info(format_args!("free space there: {}", render::size(plan.free_bytes)));
+    console.info("Nothing was written.");
+}

@@ -1,0 +1,147 @@
+//! What a person or a program sees of a run: results on standard output;
+//! problems, progress and errors on standard error.
+
+use std::fmt::Display;
+use std::io::Write as _;
+use std::sync::atomic::{AtomicUsize, Ordering};
+
+use anstyle::{AnsiColor, Style};
+use lifeboat_engine::app::LISTED_MAX;
+use lifeboat_engine::{Error, ErrorKind, Monitor, Problem};
+use serde::Serialize;
+
+use super::error::{Label, Message};
+use super::out::Out;
+use super::progress::Progress;
+use super::{Options, json};
+use crate::signals::Signal;
+
+pub(super) const GOOD: Style = AnsiColor::Green.on_default();
+pub(super) const BAD: Style = AnsiColor::Red.on_default().bold();
+const DOUBTFUL: Style = AnsiColor::Yellow.on_default().bold();
+
+pub(crate) struct Console {
+    pub(super) options: Options,
+    out: Out,
+    progress: Progress,
+    /// Problems that were shown so far.
+    shown: AtomicUsize,
+}
+
+impl Console {
+    pub(crate) fn new(options: Options) -> Self {
+        let out = if options.json { Out::raw() } else { Out::styled() };
+        let progress = if options.json || options.quiet { Progress::hidden() } else { Progress::on_terminal() };
+        Self { options, out, progress, shown: AtomicUsize::new(0) }
+    }
+
+    /// A line of the result.
+    pub(super) fn line(&self, line: impl Display) {
+        self.progress.beside(|| self.out.line(&line.to_string()));
+    }
+
+    /// A line of the result that `-q` leaves out.
+    pub(super) fn info(&self, line: impl Display) {
+        if !self.options.quiet {
+            self.line(line);
+        }
+    }
+
+    /// A result in bytes.
+    pub(super) fn bytes(&self, bytes: &[u8]) {
+        self.out.bytes(bytes);
+    }
+
+    /// A line of JSON.
+    pub(super) fn json(&self, message_type: &'static str, body: &impl Serialize) {
+        self.out.line(&json::line(message_type, body));
+    }
+
+    /// Whether nobody reads the result any more.
+    pub(super) fn is_closed(&self) -> bool {
+        self.out.is_closed()
+    }
+
+    /// No progress from here on: the work is done.
+    pub(super) fn end_progress(&self) {
+        self.progress.end();
+    }
+
+    /// Something that is wrong but ends nothing.
+    pub(super) fn warning(&self, text: impl Display) {
+        if !self.options.json {
+            self.to_stderr(DOUBTFUL, "warning", &format!(": {text}"));
+        }
+    }
+
+    /// Tells why a command failed or did not do all; returns the exit code.
+    pub(super) fn message(&self, message: &Message) -> u8 {
+        self.end_progress();
+        if self.options.json {
+            json::exit_error(message);
+            return message.exit_code;
+        }
+        let (style, label) = match message.label {
+            Label::Error => (BAD, format!("error[E{}]", message.number)),
+            Label::Warning => (DOUBTFUL, format!("warning[E{}]", message.number)),
+        };
+        let text = format!(": {}\n  what happened: {}\n  do this: {}", message.what, message.state, message.next);
+        self.to_stderr(style, &label, &text);
+        message.exit_code
+    }
+
+    /// Tells why a command failed; returns the exit code.
+    pub(crate) fn failed(&self, error: &Error, signal: Option<Signal>) -> u8 {
+        self.message(&Message::of(error, signal))
+    }
+
+    /// Ends the output. The exit code is `code`, unless the result could not be written.
+    pub(crate) fn finish(&self, code: u8) -> u8 {
+        self.end_progress();
+        match self.out.finish() {
+            None => code,
+            Some(failure) => {
+                let error = Error::new(ErrorKind::Failed, format!("could not write to standard output: {failure}"))
+                    .state("the command itself came to its end; only what it had to say is lost")
+                    .next("send the output elsewhere, and look at the result before you run it again");
+                let failed = self.failed(&error, None);
+                if code == 0 { failed } else { code }
+            }
+        }
+    }
+
+    fn to_stderr(&self, style: Style, label: &str, text: &str) {
+        self.progress.beside(|| {
+            if writeln!(anstream::stderr().lock(), "{style}{label}{style:#}{text}").is_err() {
+                // Standard error is closed: nobody is left to tell.
+            }
+        });
+    }
+}
+
+impl Monitor for Console {
+    fn problem(&self, problem: Problem) {
+        if self.options.json {
+            return self.json("problem", &problem);
+        }
+        let is_note = problem.class.is_note();
+        if (is_note && self.options.quiet) || self.shown.fetch_add(1, Ordering::Relaxed) >= LISTED_MAX {
+            return;
+        }
+        let (style, label) = if is_note { (Style::new(), "note") } else { (DOUBTFUL, "warning") };
+        let text = format!(": {}: {}: {}", problem.class.word(), problem.object, problem.message);
+        self.to_stderr(style, label, &text);
+    }
+
+    fn advanced(&self, entries: u64, bytes: u64) {
+        self.progress.advance(entries, bytes);
+    }
+
+    fn wants_total(&self) -> bool {
+        self.progress.is_shown()
+    }
+
+    fn expected(&self, entries: u64, bytes: u64) {
+        self.progress.expect(entries, bytes);
+    }
+}

@@ -1,0 +1,180 @@
+//! `lifeboat backup list`: what is in an archive, as `tar -tv` shows it.
+
+use std::path::PathBuf;
+
+use jiff::Timestamp;
+use jiff::tz::TimeZone;
+use lifeboat_engine::app::{EntryKind, EntryPath, Head, ListReport, Outcome, Record, shown};
+use lifeboat_engine::{Error, ErrorKind, Result};
+use serde::Serialize;
+
+use super::{Surface, exit_code, render, verify};
+
+pub(super) const STATE: &str = "nothing was changed: this command only reads";
+
+const EXAMPLES: &str = "\
+Examples:
+  lifeboat backup list app-backup-2026-02-24.tar.zst
+  lifeboat backup list --json app-backup-2026-02-24.tar.zst | jq -c 'select(.type == \"file\")'
+  lifeboat backup list backup-made-by-tar.tar.gz
+      A tar that Lifeboat did not write is listed too";
+
+/// Show what is in an archive, without restoring it
+///
+/// Reads the manifest only, and checks no content; that is what `verify` does.
+#[derive(clap::Args)]
+#[command(after_help = EXAMPLES)]
+pub(super) struct Args {
+    /// The archive
+    archive: PathBuf,
+}
+
+pub(super) fn run(args: &Args, surface: Surface<'_>) -> Result<u8> {
+    let console = surface.console;
+    let head = verify::head(&args.archive, surface).map_err(|error| error.state(STATE))?;
+    if console.options.json {
+        let archive = render::path(&args.archive);
+        console.json("snapshot", &Snapshot { archive, has_manifest: head.is_some(), head: head.as_ref() });
+    } else {
+        render_head(args, head.as_ref(), surface);
+    }
+    let zone = TimeZone::system();
+    let mut each = |path: &EntryPath, record: &Record| {
+        if console.options.json {
+            console.json("entry", record);
+        } else {
+            console.line(entry_line(path, record, &zone)?);
+        }
+        // Whoever reads this has seen enough: the rest need not be read.
+        if console.is_closed() { Err(Error::new(ErrorKind::Failed, "nobody reads the list any more")) } else { Ok(()) }
+    };
+    match surface.app.list(&args.archive, surface.cancel, &mut each) {
+        Ok(report) => render_totals(&report, surface),
+        Err(_) if console.is_closed() => {}
+        Err(error) => return Err(error.state(STATE)),
+    }
+    Ok(exit_code::DONE)
+}
+
+#[derive(Serialize)]
+struct Snapshot<'a> {
+    archive: String,
+    has_manifest: bool,
+    #[serde(flatten)]
+    head: Option<&'a Head>,
+}
+
+#[derive(Serialize)]
+struct Totals {
+    size_bytes: u64,
+    entries: u64,
+    files: u64,
+    bytes: u64,
+}
+
+fn render_head(args: &Args, head: Option<&Head>, surface: Surface<'_>) {
+    let console = surface.console;
+    console.info(format_args!("Archive: {}", render::path(&args.archive)));
+    let Some(head) = head else {
+        console.info(verify::NO_MANIFEST);
+        console.info("");
+        return;
+    };
+    console.info(verify::created(head));
+    let app = shown(head.app.as_bytes());
+    console.info(format_args!("App: {app} on {}, snapshot {}", shown(head.host.as_bytes()), shown(head.id.as_bytes())));
+    console.info(match head.outcome {
+        Outcome::Good => "Outcome: good",
+        Outcome::Partial => "Outcome: partial: something is missing",
+        Outcome::Scope => "Outcome: scope: a part of the sources, as was asked for",
+    });
+    for source in &head.sources {
+        let name = shown(source.name.as_bytes());
+        let root = source.root_bytes().ok().flatten().unwrap_or_default();
+        let failed = source.details.failed.as_ref();
+        let failed = failed.map(|why| format!(" (failed: {})", shown(why.as_bytes()))).unwrap_or_default();
+        console.info(format_args!("Source: {name} from {}{failed}", shown(&root)));
+    }
+    console.info("");
+}
+
+fn render_totals(report: &ListReport, surface: Surface<'_>) {
+    let &ListReport { size_bytes, entries, files, bytes, .. } = report;
+    if surface.console.options.json {
+        return surface.console.json("summary", &Totals { size_bytes, entries, files, bytes });
+    }
+    let (size, content) = (render::size(size_bytes), render::size(bytes));
+    let (entries, files) = (render::count(entries, "entry"), render::count(files, "file"));
+    surface.console.info("");
+    surface.console.info(format_args!("{entries}, {files}, {content} of content; the archive has {size}"));
+}
+
+/// `drwxr-xr-x root/root 1.2 KiB 2026-02-24 03:00:00 files/app`
+fn entry_line(path: &EntryPath, record: &Record, zone: &TimeZone) -> Result<String> {
+    let target = shown(&record.target()?.unwrap_or_default());
+    let link = match record.kind() {
+        EntryKind::Symlink => format!(" -> {target}"),
+        EntryKind::Hardlink => format!(" link to {target}"),
+        _ => String::new(),
+    };
+    let size = if record.kind() == EntryKind::File { render::size(record.size()) } else { "-".to_owned() };
+    let owner = shown(record.owner().as_bytes());
+    let (mode, time) = (mode(record.kind(), record.mode()), time(record.mtime(), zone));
+    Ok(format!("{mode} {owner:<15} {size:>10} {time} {path}{link}"))
+}
+
+/// As `ls` and `tar` show it: `-rwsr-x--T`.
+fn mode(kind: EntryKind, octal: &str) -> String {
+    let bits = u32::from_str_radix(octal, 8).unwrap_or(0);
+    let kind = match kind {
+        EntryKind::File => '-',
+        EntryKind::Dir => 'd',
+        EntryKind::Symlink => 'l',
+        EntryKind::Hardlink => 'h',
+        EntryKind::Fifo => 'p',
+        EntryKind::Char => 'c',
+        EntryKind::Block => 'b',
+    };
+    let mut text = String::from(kind);
+    for (shift, special, letter) in [(6, 0o4000, 's'), (3, 0o2000, 's'), (0, 0o1000, 't')] {
+        let has = |bit: u32| (bits >> shift) & bit != 0;
+        text.push(if has(4) { 'r' } else { '-' });
+        text.push(if has(2) { 'w' } else { '-' });
+        text.push(match (bits & special != 0, has(1)) {
+            (true, true) => letter,
+            (true, false) => letter.to_ascii_uppercase(),
+            (false, true) => 'x',
+            (false, false) => '-',
+        });
+    }
+    text
+}
+
+/// `<seconds>.<9 digits>` since 1970 as a local time; as it is where no calendar reaches.
+fn time(text: &str, zone: &TimeZone) -> String {
+    let seconds = text.split('.').next().and_then(|seconds| seconds.parse().ok());
+    match seconds.map(Timestamp::from_second) {
+        Some(Ok(time)) => time.to_zoned(zone.clone()).strftime("%Y-%m-%d %H:%M:%S").to_string(),
+        _ => format!("@{}", shown(text.as_bytes())),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn modes_read_as_in_ls() {
+        let modes = ["0755", "4750", "6644", "1777", "1776"].map(|octal| mode(EntryKind::File, octal));
+        assert_eq!(modes, ["-rwxr-xr-x", "-rwsr-x---", "-rwSr-Sr--", "-rwxrwxrwt", "-rwxrwxrwT"]);
+        assert_eq!(mode(EntryKind::Dir, "0700"), "drwx------");
+    }
+
+    #[test]
+    fn times_are_local_and_those_beyond_every_calendar_are_shown_as_they_are() {
+        let zone = TimeZone::fixed(jiff::tz::offset(1));
+        assert_eq!(time("1771902000.123456789", &zone), "2026-02-24 04:00:00");
+        assert_eq!(time("-2.500000000", &zone), "1970-01-01 00:59:58");
+        assert_eq!(time("9223372036854775807.000000000", &zone), "@9223372036854775807.000000000");
+    }
+}

@@ -1,0 +1,200 @@
+//! `lifeboat backup verify`: reads all of an archive and answers 0 or 1.
+
+use std::path::{Path, PathBuf};
+
+use lifeboat_engine::app::{EntryPath, Head, LISTED_MAX, Verdict, VerifyReport, Watch, shown};
+use lifeboat_engine::{Cancel, ErrorKind, Monitor, Problem, Result};
+use serde::Serialize;
+
+use super::console::{BAD, Console, GOOD};
+use super::error::Message;
+use super::{Surface, exit_code, list, render};
+
+pub(super) const NO_MANIFEST: &str = "no manifest: a tar that Lifeboat did not write; it has no sums";
+
+const EXAMPLES: &str = "\
+Examples:
+  lifeboat backup verify app-backup-2026-02-24.tar.zst
+  lifeboat backup verify -q app-backup-2026-02-24.tar.zst || echo 'the backup is damaged'
+  ssh backup-server lifeboat backup verify /backups/app-backup-2026-02-24.tar.zst
+
+Exit codes: 0 all is as recorded, 1 it is not or cannot be read, 2 wrong usage.";
+
+/// Read all of an archive, and compare every file with its recorded SHA-256
+///
+/// Goes on after a failure. Names of files that pass are listed where there are at most 100, and
+/// with -v always.
+#[derive(clap::Args)]
+#[command(after_help = EXAMPLES)]
+pub(super) struct Args {
+    /// The archive
+    archive: PathBuf,
+    /// How many workers; by default one for each core
+    #[arg(long, value_name = "N", value_parser = super::threads())]
+    threads: Option<usize>,
+}
+
+pub(super) fn run(args: &Args, surface: Surface<'_>) -> Result<u8> {
+    let console = surface.console;
+    // The engine tells of the head and then of the files, through two closures.
+    let lines = std::cell::RefCell::new(Lines::new(console));
+    let mut opened = |head: Option<&Head>| {
+        lines.borrow_mut().has_manifest = head.is_some();
+        if !console.options.json {
+            render_head(&args.archive, head, console);
+        }
+    };
+    let mut each = |path: &EntryPath, verdict: &Verdict| lines.borrow_mut().add(path, verdict);
+    let result = surface.app.verify(&args.archive, args.threads, surface.watch(), &mut opened, &mut each);
+    console.end_progress();
+    lines.into_inner().finish();
+    let report = match result {
+        Ok(report) => report,
+        Err(error) if error.kind() == ErrorKind::Cancelled => return Err(error.state(list::STATE)),
+        // Whatever it is, the archive cannot be relied on: scripts get the same 1.
+        Err(error) => {
+            let message = Message { exit_code: exit_code::FAILED, ..Message::of(&error.state(list::STATE), None) };
+            return Ok(console.message(&message));
+        }
+    };
+    if console.options.json {
+        console.json("summary", &report);
+    } else {
+        render_totals(&report, console);
+    }
+    Ok(if report.is_good { exit_code::DONE } else { exit_code::FAILED })
+}
+
+/// Is told nothing.
+struct Nobody;
+
+impl Monitor for Nobody {
+    fn problem(&self, _: Problem) {}
+    fn advanced(&self, _: u64, _: u64) {}
+}
+
+/// The head of an archive; `None` for a tar that Lifeboat did not write.
+pub(super) fn head(archive: &Path, surface: Surface<'_>) -> Result<Option<Head>> {
+    // Verifying begins with the head. Once it is known, nothing more is asked for.
+    let enough = Cancel::new();
+    let mut found = None;
+    let mut opened = |head: Option<&Head>| {
+        found = Some(head.cloned());
+        enough.set();
+    };
+    let watch = Watch { monitor: &Nobody, cancel: &enough };
+    let stopped = surface.app.verify(archive, Some(1), watch, &mut opened, &mut |_, _| {});
+    match (found, stopped) {
+        (Some(head), _) => Ok(head),
+        (None, stopped) => stopped.map(|_| None),
+    }
+}
+
+/// `Created: 2026-02-24T03:00:00Z (lifeboat v1.0.0; nefia v0.1.16)`
+pub(super) fn created(head: &Head) -> String {
+    let created = head.created.strftime("%Y-%m-%dT%H:%M:%SZ");
+    let (tool, version) = (shown(head.tool.name.as_bytes()), shown(head.tool.version.as_bytes()));
+    let app = head.app_version.as_ref().map(|version| {
+        let (app, version) = (shown(head.app.as_bytes()), shown(version.as_bytes()));
+        format!("; {app} v{version}")
+    });
+    format!("Created: {created} ({tool} v{version}{})", app.unwrap_or_default())
+}
+
+fn render_head(archive: &Path, head: Option<&Head>, console: &Console) {
+    console.info(format_args!("Archive: {}", render::path(archive)));
+    match head {
+        Some(head) => console.info(created(head)),
+        None => console.line(NO_MANIFEST),
+    }
+    console.info("");
+}
+
+fn render_totals(report: &VerifyReport, console: &Console) {
+    let files = render::count(report.files, "file");
+    console.info("");
+    if let Some(damage) = &report.damage {
+        console.line(format_args!("The archive is damaged: {}", shown(damage.as_bytes())));
+    }
+    if !report.has_manifest {
+        console.line(format_args!("{files} read; nothing says what they should be: no manifest."));
+    } else if report.failed > 0 {
+        console.line(format_args!("{} of {files} failed.", report.failed));
+    } else if report.is_good {
+        match report.files {
+            0 => console.info("It holds no files; all that is in it was verified successfully."),
+            1 => console.info("1 file verified successfully."),
+            _ => console.info(format_args!("All {files} verified successfully.")),
+        }
+    } else {
+        console.line(format_args!("{files} could be verified; the archive as a whole is not good."));
+    }
+}
+
+#[derive(Serialize)]
+struct FileResult<'a> {
+    path: String,
+    result: &'static str,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    reason: Option<&'a str>,
+}
+
+/// The PASS and FAIL lines. Those of the first files wait until it is known
+/// whether there are so many that PASS is not shown.
+struct Lines<'a> {
+    console: &'a Console,
+    has_manifest: bool,
+    waiting: Option<Vec<(bool, String)>>,
+}
+
+impl<'a> Lines<'a> {
+    fn new(console: &'a Console) -> Self {
+        let waits = !console.options.verbose && !console.options.quiet;
+        Self { console, has_manifest: true, waiting: waits.then(Vec::new) }
+    }
+
+    fn add(&mut self, path: &EntryPath, verdict: &Verdict) {
+        let failure = match verdict {
+            Verdict::Pass => None,
+            Verdict::Fail(reason) => Some(reason.as_str()),
+        };
+        // Without a manifest nothing was compared, so nothing passed.
+        if failure.is_none() && !self.has_manifest {
+            return;
+        }
+        if self.console.options.json {
+            let result = if failure.is_some() { "fail" } else { "pass" };
+            return self.console.json("file", &FileResult { path: path.to_string(), result, reason: failure });
+        }
+        let passes = failure.is_none();
+        let line = match failure {
+            None => format!("  {GOOD}PASS{GOOD:#} {path}"),
+            Some(reason) => format!("  {BAD}FAIL{BAD:#} {path} ({})", shown(reason.as_bytes())),
+        };
+        match &mut self.waiting {
+            Some(waiting) => {
+                waiting.push((passes, line));
+                if waiting.len() > LISTED_MAX {
+                    self.show_waiting(false);
+                }
+            }
+            None => self.show(passes, &line, self.console.options.verbose),
+        }
+    }
+
+    fn show(&self, passes: bool, line: &str, with_passes: bool) {
+        if !passes || with_passes {
+            self.console.line(line);
+        }
+    }
+
+    fn show_waiting(&mut self, with_passes: bool) {
+        for (passes, line) in self.waiting.take().unwrap_or_default() {
+            self.show(passes, &line, with_passes);
+        }
+    }
+
+    fn finish(mut self) {
+        self.show_waiting(true);
+    }
+}
