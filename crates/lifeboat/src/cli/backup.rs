@@ -286,6 +286,6 @@ fn render_plan(plan: &BackupPlan, request: &BackupRequest, surface: Surface<'_>)
     if let Some(problems) = render::problems(&plan.problems) {
         console.info(format_args!("problems: {problems}"));
     }
-    console.info(format_args!("free space there: {}", render::size(plan.free_bytes)));
+    console.info(format_args!("free space there: {}", render::free_space(plan.free_bytes)));
     console.info("Nothing was written.");
 }

@@ -25,6 +25,11 @@ fn size_of(bytes: f64) -> String {
     format!("{value:.1} {}", units[unit])
 }
 
+/// Some file systems do not say how much room they have.
+pub(super) fn free_space(bytes: Option<u64>) -> String {
+    bytes.map_or_else(|| "unknown".to_owned(), size)
+}
+
 /// `33.3 MiB/s`.
 pub(super) fn rate(bytes: u64, elapsed: Duration) -> String {
     // Below a millisecond the clock says nothing about the rate.

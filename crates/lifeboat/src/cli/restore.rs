@@ -195,7 +195,7 @@ fn plan_as_text(request: &RestoreRequest, surface: Surface<'_>) -> Result<()> {
 
 fn render_plan(plan: &RestorePlan, request: &RestoreRequest, surface: Surface<'_>) {
     let console = surface.console;
-    let (bytes, free) = (render::size(plan.bytes), render::size(plan.free_bytes));
+    let (bytes, free) = (render::size(plan.bytes), render::free_space(plan.free_bytes));
     console.info("");
     console.info(format_args!("to {}: {bytes}; free space there: {free}", render::path(&request.to)));
     if plan.overwrites > 0 {
