@@ -145,8 +145,8 @@ pub struct BackupPlan {
     pub excluded: u64,
     /// Archives of ours that would be left out.
     pub own_archives: u64,
-    /// Free space where the archive would be written.
-    pub free_bytes: u64,
+    /// Free space where the archive would be written, if the file system counts it.
+    pub free_bytes: Option<u64>,
     /// What would be noted (sockets, unreadable directories).
     pub problems: Problems,
 }
@@ -254,8 +254,8 @@ pub struct RestorePlan {
     pub overwrites: u64,
     /// The first [`LISTED_MAX`] of them, escaped.
     pub overwritten: Vec<String>,
-    /// Free space at the target.
-    pub free_bytes: u64,
+    /// Free space at the target, if the file system counts it.
+    pub free_bytes: Option<u64>,
 }
 
 /// What a restore did.

@@ -12,6 +12,9 @@ pub mod monitor;
 // The forms a snapshot can take.
 pub mod archive;
 
+#[cfg(feature = "testing")]
+pub mod fuzzing;
+
 mod error;
 
 pub use error::{Error, ErrorKind, Result};

@@ -266,7 +266,8 @@ pub fn random_hex() -> String {
 
 /// The umask, read without changing it: asking for it by `umask(2)` would
 /// open a moment in which other threads create files for everyone.
-fn current_umask() -> Mode {
+#[must_use]
+pub fn current_umask() -> Mode {
     let status = std::fs::read_to_string("/proc/self/status").unwrap_or_default();
     let line = status.lines().find_map(|line| line.strip_prefix("Umask:"));
     let bits = line.and_then(|bits| u32::from_str_radix(bits.trim(), 8).ok());
@@ -274,13 +275,14 @@ fn current_umask() -> Mode {
 }
 
 /// Free bytes and free inodes on the file system of `dir`, for an ordinary
-/// user; `None` for inodes where the file system does not count them.
+/// user; `None` for what the file system does not count.
 ///
 /// # Errors
 /// When the system cannot tell.
-pub fn free_space(dir: &Path) -> Result<(u64, Option<u64>)> {
+pub fn free_space(dir: &Path) -> Result<(Option<u64>, Option<u64>)> {
     let stat = rustix::fs::statvfs(dir).map_err(|error| Error::io("ask for the free space of", dir, error))?;
-    Ok((stat.f_bavail.saturating_mul(stat.f_frsize), (stat.f_files > 0).then_some(stat.f_favail)))
+    let bytes = stat.f_bavail.saturating_mul(stat.f_frsize);
+    Ok(((stat.f_blocks > 0).then_some(bytes), (stat.f_files > 0).then_some(stat.f_favail)))
 }
 
 #[cfg(test)]

@@ -18,7 +18,8 @@ use lifeboat_store::durable::{self, Unnamed};
 
 use crate::app::{BackupPlan, BackupReport, BackupRequest, FailedSource, PlannedSource, Watch};
 use crate::clock::Clock;
-use crate::source::files::{self, LeftOut, OutputDir, Root, Tree};
+use crate::source::files::{LeftOut, OutputDir, Tree};
+use crate::source::roots::{self, Root};
 use crate::tally::Tally;
 use crate::{Error, ErrorKind, Result};
 use target::Target;
@@ -98,7 +99,7 @@ fn host() -> String {
 
 /// The roots of all sources. Fails when none is left.
 fn find_sources(request: &BackupRequest, host: &str) -> Result<(Vec<Root>, Vec<FailedSource>)> {
-    let (roots, failed) = files::open_all(&request.paths, &request.working_dir, host)?;
+    let (roots, failed) = roots::open_all(&request.paths, &request.working_dir, host)?;
     if roots.is_empty() {
         let reasons: Vec<String> = failed.iter().map(|source| format!("{}: {}", source.root, source.message)).collect();
         return Err(Error::new(ErrorKind::SourceFailed, format!("could not back up {}", reasons.join("; ")))

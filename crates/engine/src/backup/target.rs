@@ -10,7 +10,7 @@ use lifeboat_store as store;
 
 use super::NOTHING_WRITTEN;
 use crate::app::{BackupRequest, CompressionKind};
-use crate::source::files;
+use crate::source::roots;
 use crate::{Error, ErrorKind, Result};
 
 /// A directory, and the names that the archive may take in it.
@@ -34,7 +34,7 @@ impl Target {
         let first = request.paths.first().ok_or_else(|| {
             Error::new(ErrorKind::Usage, "no path was given").next("say what to back up: lifeboat backup DIR")
         })?;
-        let app = files::base_name(&files::absolute(&request.working_dir.join(first)), host);
+        let app = roots::base_name(&roots::absolute(&request.working_dir.join(first)), host);
         let output = request.output.as_ref().map(|output| request.working_dir.join(output));
         let compression = compression(request, output.as_deref())?;
         let is_dir = |path: &Path| path.is_dir() || path.as_os_str().as_encoded_bytes().ends_with(b"/");
@@ -86,9 +86,10 @@ impl Target {
         let error = error.state(NOTHING_WRITTEN);
         match error.kind() {
             ErrorKind::NoSpace => {
-                let free = store::durable::free_space(&self.dir).map_or(0, |(bytes, _)| bytes);
+                let free = store::durable::free_space(&self.dir).ok().and_then(|(bytes, _)| bytes);
+                let free = free.map(|free| format!("{free} bytes are free; ")).unwrap_or_default();
                 error.next(format!(
-                    "make room in {dir} ({free} bytes are free; a backup may need twice the archive's size), \
+                    "make room in {dir} ({free}a backup may need twice the archive's size), \
                      or choose another place with --output"
                 ))
             }

@@ -1,7 +1,6 @@
 //! Moving what was staged into the target: by exclusive renames, and by
 //! exchanges where replacing was asked for. A failure half-way is undone.
 
-use std::fs::File;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 
 use lifeboat_format::model::Entry;
@@ -24,6 +23,11 @@ enum Step {
 
 /// Moves everything in `stage` to its place and gives directories their attributes.
 pub(super) fn move_in(stage: &mut Stage, filled: &Filled, request: &RestoreRequest, tally: &Tally<'_>) -> Result<()> {
+    // Directories that move as a part of a larger one are finished before, so that it appears as a whole. Those
+    // that move by themselves are finished after: without write permission they could not be moved.
+    let (outer, inner): (Vec<&Entry>, Vec<&Entry>) = filled.dirs.iter().partition(|dir| stands_in_target(stage, dir));
+    implied_dirs(stage, filled);
+    inner.iter().rev().for_each(|dir| finish_dir(stage.new.as_fd(), dir, filled, tally));
     // What moves in must survive a power cut that follows at once.
     stage.sync()?;
     if request.overwrite {
@@ -48,19 +52,34 @@ pub(super) fn move_in(stage: &mut Stage, filled: &Filled, request: &RestoreReque
         };
     }
     let merged = mover.merged;
-    for dir in filled.dirs.iter().rev() {
+    for dir in outer.iter().rev() {
         let existed = merged.iter().any(|path| path == dir.path.as_bytes());
         if !existed || request.overwrite {
-            finish_dir(&stage.target, dir, filled, tally);
+            finish_dir(stage.target.as_fd(), dir, filled, tally);
         }
     }
     stage.sync()
 }
 
+/// Whether the directory that `dir` stands in exists in the target already.
+fn stands_in_target(stage: &Stage, dir: &Entry) -> bool {
+    dir.path.parent().is_none_or(|parent| open_dir(stage.target.as_fd(), parent.as_bytes()).is_ok())
+}
+
+/// Directories that the archive does not hold get the mode that `mkdir` gives.
+fn implied_dirs(stage: &Stage, filled: &Filled) {
+    let mode = Mode::from_raw_mode(0o777) & !store::durable::current_umask();
+    for path in &filled.implied_dirs {
+        let set = || rustix::fs::fchmod(open_dir(stage.new.as_fd(), path)?, mode);
+        // Nothing is lost when it stays private.
+        set().unwrap_or(());
+    }
+}
+
 /// A directory whose attributes cannot be set is there all the same.
-fn finish_dir(target: &File, dir: &Entry, filled: &Filled, tally: &Tally<'_>) {
+fn finish_dir(root: BorrowedFd<'_>, dir: &Entry, filled: &Filled, tally: &Tally<'_>) {
     let set = || {
-        let fd = beneath::open(target.as_fd(), dir.path.as_bytes(), OFlags::RDONLY | OFlags::DIRECTORY)?;
+        let fd = open_dir(root, dir.path.as_bytes())?;
         node::finish(fd.as_fd(), dir, filled.losses(tally))
     };
     if let Err(error) = set() {

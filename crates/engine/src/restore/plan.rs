@@ -111,8 +111,8 @@ fn check_space(plan: &RestorePlan, sparse_bytes: u64, free_inodes: Option<u64>, 
             .state("nothing was written")
             .next("make room there, or restore elsewhere"))
     };
-    if needed > plan.free_bytes {
-        return too_little(format!("need {needed} bytes, have {}", plan.free_bytes));
+    if let Some(free) = plan.free_bytes.filter(|free| needed > *free) {
+        return too_little(format!("need {needed} bytes, have {free}"));
     }
     match free_inodes {
         Some(free) if plan.entries > free => too_little(format!("need {} inodes, have {free}", plan.entries)),

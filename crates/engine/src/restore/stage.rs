@@ -64,6 +64,8 @@ pub(super) struct Filled {
     pub(super) paths: Vec<String>,
     /// Directories, in the order of the archive; their attributes are set last.
     pub(super) dirs: Vec<Entry>,
+    /// Directories that entries stand in and that the archive itself does not hold.
+    pub(super) implied_dirs: Vec<Vec<u8>>,
     not_set: NotSet,
 }
 
@@ -215,6 +217,7 @@ impl Stage {
             bytes: count.bytes,
             paths: count.paths,
             dirs: count.dirs,
+            implied_dirs: count.implied_dirs,
             not_set,
         })
     }
@@ -284,6 +287,7 @@ struct Count {
     bytes: u64,
     paths: Vec<String>,
     dirs: Vec<Entry>,
+    implied_dirs: Vec<Vec<u8>>,
 }
 
 /// A small file, whole, with the sum it must have.
@@ -408,11 +412,11 @@ impl Filler<'_> {
             if self.pool.failed.load(Ordering::Relaxed) {
                 break;
             }
+            let is_foreign = record.is_none();
             let sum = record.and_then(|record| record.sha256());
-            let is_foreign = sum.is_none() && entry.kind == EntryKind::File;
             self.count.entries += 1;
             self.count.bytes += entry.size;
-            if is_foreign {
+            if is_foreign && entry.kind != EntryKind::Dir {
                 self.make_way(&entry)?;
             }
             match entry.kind {
@@ -442,23 +446,25 @@ impl Filler<'_> {
     /// The handle of the directory that `entry` stands in.
     fn parent(&mut self, entry: &Entry) -> Result<Arc<OwnedFd>> {
         let components: Vec<&[u8]> = entry.path.components().collect();
-        self.descend(entry, &components[..components.len() - 1]).map(|(dir, _)| dir)
+        self.descend(entry, &components[..components.len() - 1])
     }
 
-    /// The handle of the directory that `components` lead to, and whether the last one was made here.
-    fn descend(&mut self, entry: &Entry, components: &[&[u8]]) -> Result<(Arc<OwnedFd>, bool)> {
+    /// The handle of the directory that `components` lead to.
+    fn descend(&mut self, entry: &Entry, components: &[&[u8]]) -> Result<Arc<OwnedFd>> {
         let common = self.way.iter().zip(components).take_while(|((name, _), component)| name == *component).count();
         self.way.truncate(common);
-        let mut was_made = false;
-        for component in &components[common..] {
+        for (depth, component) in components.iter().enumerate().skip(common) {
             let dir = self.way.last().map_or(self.root, |(_, fd)| fd.as_fd());
-            let opened = node::open_or_create_dir(dir, component).map_err(|error| entry_failed(entry, error))?;
-            was_made = opened.1;
-            self.way.push((component.to_vec(), Arc::new(opened.0)));
+            let (fd, was_made) =
+                node::open_or_create_dir(dir, component).map_err(|error| entry_failed(entry, error))?;
+            if was_made && depth + 1 < entry.path.components().count() {
+                self.count.implied_dirs.push(components[..=depth].join(&b'/'));
+            }
+            self.way.push((component.to_vec(), Arc::new(fd)));
         }
         let root =
             || rustix::io::fcntl_dupfd_cloexec(self.root, 0).map(Arc::new).map_err(|error| entry_failed(entry, error));
-        self.way.last().map_or_else(root, |(_, fd)| Ok(Arc::clone(fd))).map(|dir| (dir, was_made))
+        self.way.last().map_or_else(root, |(_, fd)| Ok(Arc::clone(fd)))
     }
 
     fn file(&mut self, entry: Entry, sum: Option<Sha256>, walk: &mut Walk<'_>) -> Result<()> {

@@ -32,6 +32,11 @@ impl Names {
     }
 }
 
+/// What a file is, whatever its names are: device and inode.
+pub(super) fn identity(stat: &Stat) -> (u64, u64) {
+    (stat.st_dev, stat.st_ino)
+}
+
 /// What kind of entry a file of this type is; `None` for a socket.
 pub(super) fn kind(stat: &Stat) -> Option<EntryKind> {
     match FileType::from_raw_mode(stat.st_mode) {
@@ -95,12 +100,9 @@ fn read_xattrs(
     list: impl Fn(&mut [u8]) -> Result<usize>,
     get: impl Fn(&[u8], &mut [u8]) -> Result<usize>,
 ) -> Result<Xattrs> {
-    let mut buffer = [0; 1024];
-    let names = match list(&mut buffer) {
-        Ok(0) | Err(Errno::OPNOTSUPP) => return Ok(Xattrs::default()),
-        Ok(len) => buffer[..len].to_vec(),
-        Err(Errno::RANGE) => whole(&list)?,
-        Err(error) => return Err(error),
+    let names = match whole(list) {
+        Err(Errno::OPNOTSUPP) => return Ok(Xattrs::default()),
+        names => names?,
     };
     let mut pairs = Vec::new();
     for name in names.split(|byte| *byte == 0).filter(|name| !name.is_empty()) {
@@ -114,20 +116,23 @@ fn read_xattrs(
     Ok(Xattrs::new(pairs))
 }
 
-/// All that `get` has to say, which may grow between asking how much it is and reading it.
+/// All that `get` has to say. Most files have nothing, which costs one call and no memory.
 fn whole(get: impl Fn(&mut [u8]) -> Result<usize>) -> Result<Vec<u8>> {
+    let mut small = [0; 256];
+    let mut len = match get(&mut small) {
+        Ok(len) => return Ok(small[..len].to_vec()),
+        Err(Errno::RANGE) => 4 << 10,
+        Err(error) => return Err(error),
+    };
     loop {
-        let len = get(&mut [])?;
-        let mut value = vec![0; len];
-        if len == 0 {
-            return Ok(value);
-        }
-        match get(&mut value) {
+        let mut large = vec![0; len];
+        match get(&mut large) {
             Ok(len) => {
-                value.truncate(len);
-                return Ok(value);
+                large.truncate(len);
+                return Ok(large);
             }
-            Err(Errno::RANGE) => {}
+            // The kernel allows 64 KiB for a value and for a list; file systems of other kernels may allow more.
+            Err(Errno::RANGE) if len < 1 << 20 => len *= 2,
             Err(error) => return Err(error),
         }
     }

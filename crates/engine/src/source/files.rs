@@ -1,139 +1,36 @@
-//! The source `files`: a directory tree, or one file, read as it stands.
-//!
-//! [`open_all`] looks at every root before anything is read, so that a missing
-//! one fails as a whole. [`Tree`] then walks them in the order of their entry
-//! paths, by directory handles, and never opens what is no file or directory.
+//! The source `files`: directory trees and single files, read as they stand.
+//! [`Tree`] walks them in the order of their entry paths, by directory handles,
+//! and never opens what is no file or directory.
 
 use std::collections::{HashMap, VecDeque};
 use std::ffi::OsStr;
 use std::fs::File;
-use std::io::{self, Read};
+use std::io::Read as _;
 use std::os::fd::{AsFd, OwnedFd};
 use std::os::unix::ffi::OsStrExt as _;
 use std::os::unix::fs::MetadataExt as _;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
-use lifeboat_format::capture::{Content, Entries, Item, Opened, Settled};
+use lifeboat_format::capture::{Entries, Item};
 use lifeboat_format::model::{Entry, EntryKind, Xattrs};
 use lifeboat_format::monitor::{Monitor, Problem, ProblemClass};
-use lifeboat_format::path::{EntryPath, shown};
+use lifeboat_format::path::EntryPath;
 use rustix::fs::{AtFlags, Mode, OFlags, Stat};
 use rustix::io::Errno;
 
-use super::attributes::{self, Names};
+use super::attributes;
+use super::item::{Known, Listed};
 use super::listing::Listing;
 use super::matcher::Matcher;
-use crate::app::{FailedSource, Selection};
+use super::roots::Root;
+use crate::app::Selection;
 use crate::{Result, beneath};
 
-/// The folder of a snapshot in which every `files` source has its own.
-const PLACE: &str = "files";
 /// How many directories on the way down are kept open; those above are opened again.
 const OPEN_DIRS_MAX: usize = 64;
 /// What a SQLite database begins with (sqlite.org/fileformat.html, 1.2).
 const SQLITE_MAGIC: &[u8; 16] = b"SQLite format 3\0";
-
-/// A source whose root was found.
-pub(crate) struct Root {
-    /// Its name in the snapshot.
-    pub(crate) name: String,
-    /// Where it stands, absolute, as it was given.
-    pub(crate) path: PathBuf,
-    place: EntryPath,
-    /// The directory itself, or the one that a single file stands in.
-    dir: Arc<Dir>,
-    /// The name of a single file.
-    file: Option<Vec<u8>>,
-}
-
-struct Dir {
-    fd: OwnedFd,
-    names: Names,
-}
-
-/// The sources of `paths`, in the order of their entries, and those that failed.
-pub(crate) fn open_all(paths: &[PathBuf], working_dir: &Path, host: &str) -> Result<(Vec<Root>, Vec<FailedSource>)> {
-    let mut taken = HashMap::new();
-    let (mut roots, mut failed) = (Vec::new(), Vec::new());
-    for path in paths {
-        let absolute = absolute(&working_dir.join(path));
-        let name = unique(&mut taken, base_name(&absolute, host));
-        match open_root(name.clone(), absolute.clone())? {
-            Ok(root) => roots.push(root),
-            Err(message) => failed.push(FailedSource { name, root: shown(absolute.as_os_str().as_bytes()), message }),
-        }
-    }
-    roots.sort_by(|a, b| a.place.cmp(&b.place));
-    Ok((roots, failed))
-}
-
-/// `path` without `.` components; what holds `..` is resolved, because a
-/// symlink before it may lead elsewhere than its text.
-pub(crate) fn absolute(path: &Path) -> PathBuf {
-    let has_parent = path.components().any(|component| component == std::path::Component::ParentDir);
-    let resolved = if has_parent { path.canonicalize().ok() } else { None };
-    resolved.unwrap_or_else(|| path.components().collect())
-}
-
-/// What a source at `path` is called; the root of the file system has the host's name.
-pub(crate) fn base_name(path: &Path, host: &str) -> String {
-    path.file_name().map_or_else(|| host.to_owned(), |name| name.to_string_lossy().into_owned())
-}
-
-fn unique(taken: &mut HashMap<String, u32>, name: String) -> String {
-    let count = taken.entry(name.clone()).or_default();
-    *count += 1;
-    if *count == 1 {
-        return name;
-    }
-    let numbered = format!("{name}-{count}");
-    unique(taken, numbered)
-}
-
-/// The inner `Err` says why the source failed.
-fn open_root(name: String, path: PathBuf) -> Result<std::result::Result<Root, String>> {
-    let place = EntryPath::new(PLACE)?.join(name.as_bytes())?;
-    Ok(find_root(&path).map(|(fd, file)| Root {
-        name,
-        path,
-        place,
-        dir: Arc::new(Dir { fd, names: Names::default() }),
-        file,
-    }))
-}
-
-/// The directory to read in, and the name of a single file in it.
-fn find_root(path: &Path) -> std::result::Result<(OwnedFd, Option<Vec<u8>>), String> {
-    let real = path.canonicalize().map_err(|error| match error.kind() {
-        io::ErrorKind::NotFound => "it does not exist".to_owned(),
-        _ => format!("it cannot be reached: {error}"),
-    })?;
-    let kind = real.metadata().map_err(|error| format!("it cannot be read: {error}"))?.file_type();
-    let open_dir = |dir: &Path| {
-        let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::CLOEXEC;
-        rustix::fs::open(dir, flags, Mode::empty()).map_err(|error| format!("it cannot be opened: {error}"))
-    };
-    if kind.is_file() {
-        File::open(&real).map_err(|error| format!("it cannot be opened: {error}"))?;
-        let parent = real.parent().expect("a file stands in a directory");
-        // Search permission is enough for the directory of a single file.
-        let flags = OFlags::PATH | OFlags::DIRECTORY | OFlags::CLOEXEC;
-        let fd =
-            rustix::fs::open(parent, flags, Mode::empty()).map_err(|error| format!("it cannot be opened: {error}"))?;
-        return Ok((fd, real.file_name().map(|name| name.as_bytes().to_vec())));
-    }
-    if !kind.is_dir() {
-        return Err("it is neither a directory nor a file".to_owned());
-    }
-    let fd = open_dir(&real)?;
-    let listing = Listing::read(fd.as_fd()).map_err(|error| format!("it cannot be listed: {error}"))?;
-    if listing.is_empty() {
-        return Err("it is empty; is a file system not mounted there?".to_owned());
-    }
-    // The listing moved the handle's position to its end.
-    open_dir(&real).map(|fd| (fd, None))
-}
 
 /// Where the archive is going to stand: archives of ours in that directory
 /// are no part of what is backed up.
@@ -187,10 +84,6 @@ struct Level {
     is_included: bool,
     /// The directory's own entry, while nothing below it is taken yet.
     entry: Option<Entry>,
-}
-
-fn identity(stat: &Stat) -> (u64, u64) {
-    (stat.st_dev, stat.st_ino)
 }
 
 impl<'a> Tree<'a> {
@@ -261,7 +154,8 @@ impl<'a> Tree<'a> {
         let level = self.levels.last_mut().expect("only called with one");
         if level.fd.is_none() {
             let opened = beneath::open(root.dir.fd.as_fd(), &level.relative, OFlags::RDONLY | OFlags::DIRECTORY);
-            let same = |fd: &OwnedFd| rustix::fs::fstat(fd).is_ok_and(|stat| identity(&stat) == level.identity);
+            let same =
+                |fd: &OwnedFd| rustix::fs::fstat(fd).is_ok_and(|stat| attributes::identity(&stat) == level.identity);
             match opened.ok().filter(same) {
                 Some(fd) => level.fd = Some(fd),
                 None => {
@@ -282,7 +176,7 @@ impl<'a> Tree<'a> {
             Ok(stat) => stat,
             Err(error) => return self.problem(ProblemClass::Unreadable, &path, error.to_string()),
         };
-        if self.levels.iter().any(|level| level.identity == identity(&stat)) {
+        if self.levels.iter().any(|level| level.identity == attributes::identity(&stat)) {
             return self.problem(ProblemClass::Skipped, &path, "it is mounted inside itself");
         }
         let xattrs = self.xattrs_or_problem(&path, attributes::xattrs(fd.as_fd()));
@@ -294,7 +188,7 @@ impl<'a> Tree<'a> {
             path,
             relative,
             fd: Some(fd),
-            identity: identity(&stat),
+            identity: attributes::identity(&stat),
             listing: match listing {
                 Ok(listing) => listing,
                 Err(error) => {
@@ -457,8 +351,8 @@ impl<'a> Tree<'a> {
 
     /// True when the file stands in the snapshot already and this is another name of it.
     fn visit_link(&mut self, path: &EntryPath, stat: &Stat) -> bool {
-        let Some((first, to_come)) = self.linked.get_mut(&identity(stat)) else {
-            self.linked.insert(identity(stat), (path.clone(), stat.st_nlink - 1));
+        let Some((first, to_come)) = self.linked.get_mut(&attributes::identity(stat)) else {
+            self.linked.insert(attributes::identity(stat), (path.clone(), stat.st_nlink - 1));
             return false;
         };
         let root = self.at.as_ref().expect("set before the first directory");
@@ -467,7 +361,7 @@ impl<'a> Tree<'a> {
         self.ready.push_back(Box::new(Known(entry)));
         *to_come -= 1;
         if *to_come == 0 {
-            self.linked.remove(&identity(stat));
+            self.linked.remove(&attributes::identity(stat));
         }
         true
     }
@@ -482,7 +376,7 @@ impl<'a> Tree<'a> {
             dir: Arc::clone(&root.dir),
             relative,
             path,
-            listed: identity(stat),
+            listed: attributes::identity(stat),
             size: attributes::size(stat),
             is_linked: stat.st_nlink > 1,
         }));
@@ -505,119 +399,5 @@ impl Entries for Tree<'_> {
 
     fn lost(&mut self, path: &EntryPath) {
         self.linked.retain(|_, (first, _)| first != path);
-    }
-}
-
-/// An entry that is known whole from its listing: all but files.
-struct Known(Entry);
-
-impl Item for Known {
-    fn path(&self) -> &EntryPath {
-        &self.0.path
-    }
-
-    fn size(&self) -> u64 {
-        0
-    }
-
-    fn is_file(&self) -> bool {
-        false
-    }
-
-    fn is_linked(&self) -> bool {
-        false
-    }
-
-    fn open(&self) -> std::result::Result<Opened, Problem> {
-        Ok(Opened { entry: self.0.clone(), content: None })
-    }
-}
-
-/// A file that was listed.
-struct Listed {
-    dir: Arc<Dir>,
-    relative: Vec<u8>,
-    path: EntryPath,
-    listed: (u64, u64),
-    size: u64,
-    is_linked: bool,
-}
-
-impl Listed {
-    fn open_file(&self) -> rustix::io::Result<OwnedFd> {
-        // A pipe that took the file's place must not make us wait.
-        let flags = OFlags::RDONLY | OFlags::NONBLOCK;
-        match beneath::open(self.dir.fd.as_fd(), &self.relative, flags | OFlags::NOATIME) {
-            // Only its owner may read a file without leaving a trace in its atime.
-            Err(Errno::PERM) => beneath::open(self.dir.fd.as_fd(), &self.relative, flags),
-            opened => opened,
-        }
-    }
-}
-
-impl Item for Listed {
-    fn path(&self) -> &EntryPath {
-        &self.path
-    }
-
-    fn size(&self) -> u64 {
-        self.size
-    }
-
-    fn is_file(&self) -> bool {
-        true
-    }
-
-    fn is_linked(&self) -> bool {
-        self.is_linked
-    }
-
-    fn open(&self) -> std::result::Result<Opened, Problem> {
-        let problem = |class, message: String| Problem::new(class, self.path.as_bytes(), message);
-        let fd = self.open_file().map_err(|error| match error {
-            Errno::NOENT | Errno::NOTDIR => {
-                problem(ProblemClass::Vanished, "it was gone when it was to be opened".to_owned())
-            }
-            Errno::LOOP => problem(ProblemClass::Vanished, "it was replaced by a symlink".to_owned()),
-            error => problem(ProblemClass::Unreadable, format!("it could not be opened: {error}")),
-        })?;
-        let unreadable = |error: Errno| problem(ProblemClass::Unreadable, format!("it could not be read: {error}"));
-        let stat = rustix::fs::fstat(&fd).map_err(unreadable)?;
-        if attributes::kind(&stat) != Some(EntryKind::File) {
-            return Err(problem(ProblemClass::Vanished, "it was replaced by something that is no file".to_owned()));
-        }
-        if self.is_linked && identity(&stat) != self.listed {
-            // Its other names lead to the file that was here, not to this one.
-            return Err(problem(ProblemClass::Unreadable, "it was replaced while its directory was read".to_owned()));
-        }
-        let xattrs = attributes::xattrs(fd.as_fd()).map_err(unreadable)?;
-        let entry = attributes::entry(self.path.clone(), EntryKind::File, &stat, xattrs, &self.dir.names);
-        Ok(Opened { entry, content: Some(Box::new(OpenFile { file: fd.into(), at_opening: stat })) })
-    }
-}
-
-struct OpenFile {
-    file: File,
-    at_opening: Stat,
-}
-
-impl Read for OpenFile {
-    fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
-        self.file.read(buffer)
-    }
-}
-
-impl Content for OpenFile {
-    fn settle(&mut self) -> Settled {
-        let Ok(now) = rustix::fs::fstat(&self.file) else { return Settled::Changed };
-        if now.st_size > self.at_opening.st_size {
-            Settled::Grew
-        } else if now.st_size == self.at_opening.st_size
-            && attributes::mtime(&now) == attributes::mtime(&self.at_opening)
-        {
-            Settled::Same
-        } else {
-            Settled::Changed
-        }
     }
 }

@@ -12,6 +12,7 @@ use std::thread;
 use bytes::Bytes;
 use lifeboat_store::{self as store, Cancel};
 
+use super::{BLOCK, tar};
 use crate::{Error, ErrorKind, Result};
 
 /// The largest frame that is decompressed in one piece.
@@ -35,7 +36,7 @@ impl Packing {
         match head {
             [0x28, 0xb5, 0x2f, 0xfd, ..] | [0x50..=0x5f, 0x2a, 0x4d, 0x18, ..] => Some(Self::Zstd),
             [0x1f, 0x8b, ..] => Some(Self::Gzip),
-            _ if head.get(257..262) == Some(b"ustar") => Some(Self::Plain),
+            _ if head.get(..BLOCK).is_some_and(tar::begins_an_entry) => Some(Self::Plain),
             _ => None,
         }
     }

@@ -184,6 +184,11 @@ fn checked(block: &[u8]) -> Result<&Header> {
     }
 }
 
+/// Whether `block` is what a tar archive begins with: a header, or the zeros of an empty one.
+pub(super) fn begins_an_entry(block: &[u8]) -> bool {
+    checked(block).is_ok() || block.iter().all(|byte| *byte == 0)
+}
+
 fn until_nul(bytes: &[u8]) -> Vec<u8> {
     bytes.split(|byte| *byte == 0).next().unwrap_or_default().to_vec()
 }
