@@ -2,5 +2,7 @@
 
 mod env;
 mod fidelity;
+mod golden;
 mod interop;
+mod large;
 mod tidy;
