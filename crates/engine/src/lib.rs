@@ -10,7 +10,9 @@ mod restore;
 mod beneath;
 pub mod clock;
 mod error;
+mod ours;
 mod tally;
+mod workers;
 // The one door.
 pub mod app;
 

@@ -21,7 +21,7 @@ use crate::clock::Clock;
 use crate::source::files::{LeftOut, OutputDir, Tree};
 use crate::source::roots::{self, Root};
 use crate::tally::Tally;
-use crate::{Error, ErrorKind, Result};
+use crate::{Error, ErrorKind, Result, workers};
 use target::Target;
 
 const NOTHING_WRITTEN: &str = "no archive was made, and nothing else was changed";
@@ -139,7 +139,7 @@ fn capture(
     roots: Vec<Root>,
     watch: Watch<'_>,
 ) -> Result<(Captured, LeftOut)> {
-    let options = pipeline::Options { compression: target.compression, threads: threads(request.threads) };
+    let options = pipeline::Options { compression: target.compression, threads: workers::count(request.threads) };
     let mut tree = Tree::new(roots, &request.selection, OutputDir::new(&target.dir), watch.monitor)?;
     target.create_dir()?;
     if watch.monitor.wants_total() {
@@ -151,11 +151,6 @@ fn capture(
     let captured = pipeline::capture(&target.dir, options, &mut tree, watch.monitor, watch.cancel)
         .map_err(|error| target.not_written(error.into()))?;
     Ok((captured, tree.left_out))
-}
-
-/// As many workers as asked for, else one for each core.
-pub(crate) fn threads(wanted: Option<usize>) -> usize {
-    wanted.unwrap_or_else(|| std::thread::available_parallelism().map_or(1, usize::from)).max(1)
 }
 
 fn describe(root: &Root, started: Timestamp, request: &BackupRequest) -> record::Source {
@@ -244,7 +239,7 @@ fn read_back(archive: &Unnamed, head: &Head, request: &BackupRequest, target: &T
     let file = archive.file().try_clone().map_err(|error| Error::new(ErrorKind::Failed, error.to_string()))?;
     let shown = PathBuf::from("the archive that was just written");
     let findings = Archive::of_file(file, &shown)
-        .and_then(|archive| verify::verify(&archive, threads(request.threads), watch.cancel, &mut |_, _, _| {}));
+        .and_then(|archive| verify::verify(&archive, workers::count(request.threads), watch.cancel, &mut |_, _, _| {}));
     let findings = match findings {
         Ok(findings) => findings,
         Err(error) if error.kind() == lifeboat_format::ErrorKind::Corrupt => {

@@ -10,8 +10,7 @@ use lifeboat_format::record::{Head, Record};
 
 use super::open;
 use crate::app::{ListReport, Verdict, VerifyReport, Watch};
-use crate::backup::threads;
-use crate::{Cancel, Error, ErrorKind, Result};
+use crate::{Cancel, Error, ErrorKind, Result, workers};
 
 /// Keeps the error of a callback while the format's own result passes it.
 fn carry<T>(
@@ -98,7 +97,7 @@ pub(crate) fn verify(
         watch.monitor.expected(head.totals.files, head.totals.bytes);
     }
     let findings =
-        format_verify::verify(&archive, threads(wanted_threads), watch.cancel, &mut |path, verdict, bytes| {
+        format_verify::verify(&archive, workers::count(wanted_threads), watch.cancel, &mut |path, verdict, bytes| {
             watch.monitor.advanced(1, bytes);
             each(path, verdict);
         });

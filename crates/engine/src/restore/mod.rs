@@ -6,6 +6,7 @@ mod node;
 mod place;
 mod plan;
 mod stage;
+mod survey;
 
 use std::path::Path;
 use std::time::Instant;
@@ -14,19 +15,16 @@ use lifeboat_format::archive::Archive;
 use lifeboat_format::monitor::{Monitor as _, Problem, ProblemClass};
 
 use crate::app::{PlanLine, RestorePlan, RestoreReport, RestoreRequest, Watch};
-use crate::backup::threads;
 use crate::tally::Tally;
 use crate::{Cancel, Error, ErrorKind, Result};
 use stage::{Filled, Stage};
-
-pub(crate) use stage::is_stage;
 
 /// Restores the archive of `request` below its directory.
 pub(crate) fn restore_to(request: &RestoreRequest, watch: Watch<'_>) -> Result<RestoreReport> {
     let began = Instant::now();
     let archive = open(&request.archive)?;
     let tally = Tally::new(watch.monitor);
-    plan::check(&plan::make_for(&archive, request, watch.cancel, None)?, request)?;
+    plan::check(&survey::plan(&archive, request, watch.cancel, None)?, request)?;
     let mut stage = Stage::create(&request.to)?;
     let filled = stage.fill(&archive, request, Watch { monitor: &tally, ..watch });
     let filled = filled.map_err(|error| add_state(error, request))?;
@@ -51,7 +49,7 @@ pub(crate) fn plan_to(
     cancel: &Cancel,
     each: &mut dyn FnMut(PlanLine) -> Result<()>,
 ) -> Result<RestorePlan> {
-    plan::make_for(&open(&request.archive)?, request, cancel, Some(each))
+    survey::plan(&open(&request.archive)?, request, cancel, Some(each))
 }
 
 /// Opens an archive, with what to do when that fails.

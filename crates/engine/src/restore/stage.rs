@@ -23,14 +23,10 @@ use rustix::fs::{Mode, OFlags};
 use rustix::io::Errno;
 
 use super::node::{self, Losses, NotSet};
-use super::threads;
 use crate::app::{LISTED_MAX, RestoreRequest, Watch};
-use crate::{Error, ErrorKind, Result, beneath};
+use crate::ours::{STAGE_POINTER, STAGE_PREFIX, is_stage};
+use crate::{Error, ErrorKind, Result, beneath, workers};
 
-/// How the name of a stage begins; 32 hex digits follow.
-const PREFIX: &str = ".lifeboat-";
-/// The file in a stage that says what it is, locked while a run uses it.
-const POINTER: &str = "lifeboat-stage";
 /// What the pointer says while nothing of the user's is in the stage.
 const STAGING: &[u8] = b"staging\n";
 /// What it says when replaced files may be in it.
@@ -84,14 +80,6 @@ fn io(doing: &str, path: &Path, error: impl Into<std::io::Error>) -> Error {
     Error::from(store::Error::io(doing, path, error))
 }
 
-/// Whether `name` in the directory `dir` is a stage of ours.
-pub(crate) fn is_stage(dir: BorrowedFd<'_>, name: &[u8]) -> bool {
-    let hex = name.strip_prefix(PREFIX.as_bytes());
-    let pointer = [name, b"/", POINTER.as_bytes()].concat();
-    hex.is_some_and(|hex| hex.len() == 32 && hex.iter().all(u8::is_ascii_hexdigit))
-        && beneath::open(dir, &pointer, OFlags::PATH).is_ok()
-}
-
 impl Stage {
     /// A new stage in `target`, which is made where it is missing. What a
     /// killed restore left there is removed, unless it holds replaced files.
@@ -108,7 +96,7 @@ impl Stage {
     fn create_in(target_path: &Path, made: Option<PathBuf>) -> Result<Self> {
         let target = File::open(target_path).map_err(|error| io("open", target_path, error))?;
         remove_abandoned(&target, target_path)?;
-        let path = target_path.join(format!("{PREFIX}{}", durable::random_hex()));
+        let path = target_path.join(format!("{STAGE_PREFIX}{}", durable::random_hex()));
         rustix::fs::mkdir(&path, Mode::RWXU).map_err(|error| io("create a stage in", target_path, error))?;
         let result = Self::set_up(&path);
         match result {
@@ -132,7 +120,7 @@ impl Stage {
     fn set_up(path: &Path) -> Result<(File, OwnedFd)> {
         let failed = |error: Errno| io("write in", path, error);
         let flags = OFlags::RDWR | OFlags::CREATE | OFlags::EXCL | OFlags::CLOEXEC;
-        let fd = rustix::fs::open(path.join(POINTER), flags, Mode::RUSR | Mode::WUSR).map_err(failed)?;
+        let fd = rustix::fs::open(path.join(STAGE_POINTER), flags, Mode::RUSR | Mode::WUSR).map_err(failed)?;
         let mut pointer = File::from(fd);
         pointer.lock().map_err(|error| io("lock", path, error))?;
         pointer.write_all(STAGING).map_err(|error| io("write in", path, error))?;
@@ -180,7 +168,7 @@ impl Stage {
         if let Some(head) = archive.head() {
             watch.monitor.expected(head.totals.files, head.totals.bytes);
         }
-        let threads = threads(request.threads);
+        let threads = workers::count(request.threads);
         let pool = Pool::default();
         let (send, receive) = sync_channel(threads * 2);
         let receive = Mutex::new(receive);
@@ -261,7 +249,7 @@ fn remove_abandoned(target: &File, target_path: &Path) -> Result<()> {
         if !is_stage(target.as_fd(), entry.file_name().as_encoded_bytes()) {
             continue;
         }
-        let pointer = entry.path().join(POINTER);
+        let pointer = entry.path().join(STAGE_POINTER);
         let mut text = Vec::new();
         let is_free =
             File::open(&pointer).is_ok_and(|mut file| file.try_lock().is_ok() && file.read_to_end(&mut text).is_ok());

@@ -25,7 +25,7 @@ use super::listing::Listing;
 use super::matcher::Matcher;
 use super::roots::Root;
 use crate::app::Selection;
-use crate::{Result, beneath};
+use crate::{Result, beneath, ours};
 
 /// How many directories on the way down are kept open; those above are opened again.
 const OPEN_DIRS_MAX: usize = 64;
@@ -282,7 +282,7 @@ impl<'a> Tree<'a> {
         let level = self.levels.last().expect("a name stands in a directory");
         if is_dir {
             let dir = level.fd.as_ref().expect("opened by the caller");
-            return crate::restore::is_stage(dir.as_fd(), name);
+            return ours::is_stage(dir.as_fd(), name);
         }
         let Some(output) = self.output.as_ref().filter(|output| output.identity == level.identity) else {
             return false;

@@ -239,6 +239,11 @@ fn number<T: std::str::FromStr>(value: &[u8], key: &str) -> Result<T> {
     digits.and_then(|digits| digits.parse().ok()).ok_or_else(|| malformed(&format!("{key} is no number")))
 }
 
+/// A number of a header; a field that was left blank, as in a volume's label, is 0.
+pub(super) fn or_blank<T: Default>(field: &[u8], number: std::io::Result<T>) -> std::io::Result<T> {
+    if field.iter().all(|byte| matches!(byte, 0 | b' ')) { Ok(T::default()) } else { number }
+}
+
 impl Extensions {
     /// Adds the records of one PAX header's data.
     pub(super) fn add_pax(&mut self, mut data: &[u8]) -> Result<()> {
@@ -291,13 +296,15 @@ impl Extensions {
             None => u32::try_from(field(plain, name)?)
                 .map_err(|_| Error::corrupt(format!("the header of \"{path}\" has a bad {name}"))),
         };
-        let mode = header.mode().map_err(|_| Error::corrupt(format!("the header of \"{path}\" has a bad mode")))?;
-        let uid = id(self.uid, header.uid(), "uid")?;
-        let gid = id(self.gid, header.gid(), "gid")?;
+        let old = header.as_old();
+        let mode = or_blank(&old.mode, header.mode());
+        let mode = mode.map_err(|_| Error::corrupt(format!("the header of \"{path}\" has a bad mode")))?;
+        let uid = id(self.uid, or_blank(&old.uid, header.uid()), "uid")?;
+        let gid = id(self.gid, or_blank(&old.gid, header.gid()), "gid")?;
         let mtime = match self.mtime {
             Some(mtime) => mtime,
             // GNU tar writes times before 1970 as a negative base-256 number, which reads as a huge one.
-            None => FileTime { seconds: field(header.mtime(), "mtime")?.cast_signed(), nanos: 0 },
+            None => FileTime { seconds: field(or_blank(&old.mtime, header.mtime()), "mtime")?.cast_signed(), nanos: 0 },
         };
         let target = match self.linkpath {
             Some(target) => target,

@@ -5,7 +5,7 @@ use bytes::Bytes;
 use tar::{EntryType, Header};
 
 use super::decode::Units;
-use super::header::Extensions;
+use super::header::{Extensions, or_blank};
 use super::walk::Body;
 use super::{BLOCK, padding};
 use crate::model::{Entry, EntryKind};
@@ -67,7 +67,7 @@ impl<'a, 'u> Tar<'a, 'u> {
     }
 
     fn extension(&mut self, header: &Header) -> Result<Bytes> {
-        let size = header.entry_size().map_err(|_| Error::corrupt("a header has a bad size"))?;
+        let size = plain_size(header)?;
         if size > EXTENSION_MAX_BYTES {
             return Err(Error::new(ErrorKind::Unsafe, format!("an extension header says it holds {size} bytes")));
         }
@@ -213,9 +213,13 @@ fn kind(entry_type: EntryType, name: &[u8]) -> Result<EntryKind> {
     }
 }
 
+fn plain_size(header: &Header) -> Result<u64> {
+    or_blank(&header.as_old().size, header.entry_size()).map_err(|_| Error::corrupt("a header has a bad size"))
+}
+
 fn size(header: &Header, extensions: &Extensions, kind: EntryKind) -> Result<u64> {
     const USTAR_SIZE_MAX: u64 = 0o777_7777_7777;
-    let plain = header.entry_size().map_err(|_| Error::corrupt("a header has a bad size"))?;
+    let plain = plain_size(header)?;
     let size = match extensions.size {
         Some(size) if plain != 0 && plain != size && size <= USTAR_SIZE_MAX => {
             let message = format!("an entry says it holds {plain} bytes, and {size} bytes");
