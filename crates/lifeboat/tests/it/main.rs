@@ -1,5 +1,7 @@
 //! The integration tests of this crate, one binary.
 
+mod changes;
+mod cli;
 mod env;
 mod fidelity;
 mod golden;
