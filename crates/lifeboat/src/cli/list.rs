@@ -82,7 +82,8 @@ fn render_head(args: &Args, head: Option<&Head>, surface: Surface<'_>) {
     };
     console.info(verify::created(head));
     let app = shown(head.app.as_bytes());
-    console.info(format_args!("App: {app} on {}, snapshot {}", shown(head.host.as_bytes()), shown(head.id.as_bytes())));
+    let id = shown(head.id.get(..8).unwrap_or(&head.id).as_bytes());
+    console.info(format_args!("App: {app} on {}, snapshot {id}", shown(head.host.as_bytes())));
     console.info(match head.outcome {
         Outcome::Good => "Outcome: good",
         Outcome::Partial => "Outcome: partial: something is missing",

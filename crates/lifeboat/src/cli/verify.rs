@@ -47,7 +47,7 @@ pub(super) fn run(args: &Args, surface: Surface<'_>) -> Result<u8> {
     let mut each = |path: &EntryPath, verdict: &Verdict| lines.borrow_mut().add(path, verdict);
     let result = surface.app.verify(&args.archive, args.threads, surface.watch(), &mut opened, &mut each);
     console.end_progress();
-    lines.into_inner().finish();
+    let are_shown = lines.into_inner().finish();
     let report = match result {
         Ok(report) => report,
         Err(error) if error.kind() == ErrorKind::Cancelled => return Err(error.state(list::STATE)),
@@ -60,6 +60,9 @@ pub(super) fn run(args: &Args, surface: Surface<'_>) -> Result<u8> {
     if console.options.json {
         console.json("summary", &report);
     } else {
+        if are_shown {
+            console.info("");
+        }
         render_totals(&report, console);
     }
     Ok(if report.is_good { exit_code::DONE } else { exit_code::FAILED })
@@ -112,7 +115,6 @@ fn render_head(archive: &Path, head: Option<&Head>, console: &Console) {
 
 fn render_totals(report: &VerifyReport, console: &Console) {
     let files = render::count(report.files, "file");
-    console.info("");
     if let Some(damage) = &report.damage {
         console.line(format_args!("The archive is damaged: {}", shown(damage.as_bytes())));
     }
@@ -145,12 +147,13 @@ struct Lines<'a> {
     console: &'a Console,
     has_manifest: bool,
     waiting: Option<Vec<(bool, String)>>,
+    are_shown: bool,
 }
 
 impl<'a> Lines<'a> {
     fn new(console: &'a Console) -> Self {
         let waits = !console.options.verbose && !console.options.quiet;
-        Self { console, has_manifest: true, waiting: waits.then(Vec::new) }
+        Self { console, has_manifest: true, waiting: waits.then(Vec::new), are_shown: false }
     }
 
     fn add(&mut self, path: &EntryPath, verdict: &Verdict) {
@@ -182,9 +185,10 @@ impl<'a> Lines<'a> {
         }
     }
 
-    fn show(&self, passes: bool, line: &str, with_passes: bool) {
+    fn show(&mut self, passes: bool, line: &str, with_passes: bool) {
         if !passes || with_passes {
             self.console.line(line);
+            self.are_shown = true;
         }
     }
 
@@ -194,7 +198,9 @@ impl<'a> Lines<'a> {
         }
     }
 
-    fn finish(mut self) {
+    /// Shows what still waits; whether there was any line at all.
+    fn finish(mut self) -> bool {
         self.show_waiting(true);
+        self.are_shown
     }
 }

@@ -16,6 +16,7 @@ use std::os::unix::fs::PermissionsExt as _;
 use std::os::unix::process::{CommandExt as _, ExitStatusExt as _};
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
+use std::time::Duration;
 
 use rustix::process::{Pid, Signal, kill_process};
 use tempfile::TempDir;
@@ -32,7 +33,7 @@ impl TestEnv {
     pub(crate) fn new() -> Self {
         let root = tempfile::Builder::new().prefix("lifeboat-test-").tempdir().expect("a temporary directory");
         // Open to all, so that a test can run something as another user.
-        open_to_all(root.path());
+        set_mode(root.path(), 0o755);
         for name in ["home", "work"] {
             std::fs::create_dir(root.path().join(name)).expect("the directory is new");
         }
@@ -58,6 +59,11 @@ impl TestEnv {
         let path = self.path(path);
         std::fs::create_dir_all(&path).expect("directories can be made");
         path
+    }
+
+    /// Sets the permission bits of a file or directory.
+    pub(crate) fn set_mode(&self, path: impl AsRef<Path>, mode: u32) {
+        set_mode(&self.path(path), mode);
     }
 
     /// What a file holds.
@@ -90,12 +96,15 @@ impl TestEnv {
         self.program(env!("CARGO_BIN_EXE_lifeboat"), args)
     }
 
-    /// `lifeboat` with these arguments as the user nobody; only root can do that.
+    /// `lifeboat` with these arguments as an ordinary user: nobody, where the tests run as root.
     pub(crate) fn command_as_nobody<A: AsRef<OsStr>>(&self, args: impl IntoIterator<Item = A>) -> Cmd {
+        if !lifeboat_store::testing::is_root() {
+            return self.command(args);
+        }
         // The build directory may be closed to other users.
         let copy = self.root.path().join("lifeboat");
         std::fs::copy(env!("CARGO_BIN_EXE_lifeboat"), &copy).expect("the program can be copied");
-        open_to_all(&copy);
+        set_mode(&copy, 0o755);
         let mut cmd = self.program(copy.to_str().expect("temporary names are UTF-8"), args);
         cmd.command.uid(NOBODY).gid(NOBODY);
         cmd
@@ -114,8 +123,8 @@ impl TestEnv {
     }
 }
 
-fn open_to_all(path: &Path) {
-    std::fs::set_permissions(path, std::fs::Permissions::from_mode(0o755)).expect("our own file");
+fn set_mode(path: &Path, mode: u32) {
+    std::fs::set_permissions(path, std::fs::Permissions::from_mode(mode)).expect("our own file");
 }
 
 /// A program with its arguments, before it runs.
@@ -174,9 +183,31 @@ impl Running {
         kill_process(Pid::from_child(&self.child), signal).expect("our own child, not yet waited for");
     }
 
-    /// Whether it has not ended yet.
-    pub(crate) fn is_running(&mut self) -> bool {
-        self.child.try_wait().expect("our own child").is_none()
+    /// Waits until it catches both signals that stop a run.
+    pub(crate) fn wait_until_it_catches_signals(&self) {
+        let stoppers = 1 << (Signal::INT.as_raw() - 1) | 1 << (Signal::TERM.as_raw() - 1);
+        self.wait_for_status("SigCgt:", |mask| {
+            u64::from_str_radix(mask, 16).is_ok_and(|caught| caught & stoppers == stoppers)
+        });
+    }
+
+    /// Waits until all but its main thread have ended.
+    pub(crate) fn wait_until_it_has_one_thread(&self) {
+        self.wait_for_status("Threads:", |count| count == "1");
+    }
+
+    /// Waits until a line of `/proc/PID/status` is right.
+    fn wait_for_status(&self, field: &str, is_right: impl Fn(&str) -> bool) {
+        let path = format!("/proc/{}/status", self.child.id());
+        for _ in 0..6000 {
+            let status = std::fs::read_to_string(&path).expect("our own child, not yet waited for");
+            let value = status.lines().find_map(|line| line.strip_prefix(field)).unwrap_or_default();
+            if is_right(value.trim()) {
+                return;
+            }
+            std::thread::sleep(Duration::from_millis(10));
+        }
+        panic!("{}: {field} is not as expected", self.command);
     }
 
     /// Waits for its end.
