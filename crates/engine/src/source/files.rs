@@ -29,6 +29,8 @@ use crate::{Result, beneath, ours};
 
 /// How many directories on the way down are kept open; those above are opened again.
 const OPEN_DIRS_MAX: usize = 64;
+/// What the names of a SQLite database's logs add to its own.
+const SQLITE_LOGS: [&[u8]; 2] = [b"-wal", b"-journal"];
 /// What a SQLite database begins with (sqlite.org/fileformat.html, 1.2).
 const SQLITE_MAGIC: &[u8; 16] = b"SQLite format 3\0";
 
@@ -133,7 +135,13 @@ impl<'a> Tree<'a> {
         self.at = Some(root);
         if let Some(name) = file {
             match rustix::fs::statat(&dir.fd, name.as_slice(), AtFlags::SYMLINK_NOFOLLOW) {
-                Ok(stat) => self.add_file(place, name, &stat, false),
+                Ok(stat) => {
+                    let is_there = |end: &&[u8]| {
+                        rustix::fs::statat(&dir.fd, [&name, *end].concat(), AtFlags::SYMLINK_NOFOLLOW).is_ok()
+                    };
+                    let has_log = SQLITE_LOGS.iter().any(is_there);
+                    self.add_file(place, name, &stat, has_log);
+                }
                 Err(error) => self.problem(ProblemClass::Unreadable, &place, error.to_string()),
             }
             return;
@@ -345,7 +353,7 @@ impl<'a> Tree<'a> {
             return;
         }
         let listing = &self.levels.last().expect("a name stands in a directory").listing;
-        let has_log = [&b"-wal"[..], b"-journal"].iter().any(|end| listing.has(&[name, *end].concat()));
+        let has_log = SQLITE_LOGS.iter().any(|end| listing.has(&[name, *end].concat()));
         self.add_file(path, relative, stat, has_log);
     }
 
