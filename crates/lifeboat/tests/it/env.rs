@@ -103,9 +103,11 @@ impl TestEnv {
         }
         // The build directory may be closed to other users.
         let copy = self.root.path().join("lifeboat");
-        std::fs::copy(env!("CARGO_BIN_EXE_lifeboat"), &copy).expect("the program can be copied");
-        set_mode(&copy, 0o755);
-        let mut cmd = self.program(copy.to_str().expect("temporary names are UTF-8"), args);
+        let copy = copy.to_str().expect("temporary names are UTF-8");
+        // By another process: what is open for writing here, a child of another test may inherit,
+        // and as long as it does, the program is "busy".
+        self.run("install", ["-m", "755", env!("CARGO_BIN_EXE_lifeboat"), copy]).ok();
+        let mut cmd = self.program(copy, args);
         cmd.command.uid(NOBODY).gid(NOBODY);
         cmd
     }
@@ -186,28 +188,36 @@ impl Running {
     /// Waits until it catches both signals that stop a run.
     pub(crate) fn wait_until_it_catches_signals(&self) {
         let stoppers = 1 << (Signal::INT.as_raw() - 1) | 1 << (Signal::TERM.as_raw() - 1);
-        self.wait_for_status("SigCgt:", |mask| {
-            u64::from_str_radix(mask, 16).is_ok_and(|caught| caught & stoppers == stoppers)
+        self.wait_for_status("it catches signals", |field| {
+            u64::from_str_radix(&field("SigCgt:"), 16).is_ok_and(|caught| caught & stoppers == stoppers)
         });
     }
 
-    /// Waits until all but its main thread have ended.
-    pub(crate) fn wait_until_it_has_one_thread(&self) {
-        self.wait_for_status("Threads:", |count| count == "1");
+    /// Waits until all but its main thread have ended, and that one waits for something.
+    pub(crate) fn wait_until_its_main_thread_waits_alone(&self) {
+        self.wait_for_status("it waits", |field| field("Threads:") == "1" && field("State:").starts_with('S'));
     }
 
-    /// Waits until a line of `/proc/PID/status` is right.
-    fn wait_for_status(&self, field: &str, is_right: impl Fn(&str) -> bool) {
+    /// Waits until it has ended; what it said is still to be read.
+    pub(crate) fn wait_until_it_is_gone(&self) {
+        self.wait_for_status("it is gone", |field| field("State:").starts_with('Z'));
+    }
+
+    /// Waits until the fields of `/proc/PID/status` are right.
+    fn wait_for_status(&self, what: &str, is_right: impl Fn(&dyn Fn(&str) -> String) -> bool) {
         let path = format!("/proc/{}/status", self.child.id());
         for _ in 0..6000 {
             let status = std::fs::read_to_string(&path).expect("our own child, not yet waited for");
-            let value = status.lines().find_map(|line| line.strip_prefix(field)).unwrap_or_default();
-            if is_right(value.trim()) {
+            let field = |name: &str| {
+                let value = status.lines().find_map(|line| line.strip_prefix(name));
+                value.unwrap_or_default().trim().to_owned()
+            };
+            if is_right(&field) {
                 return;
             }
             std::thread::sleep(Duration::from_millis(10));
         }
-        panic!("{}: {field} is not as expected", self.command);
+        panic!("{}: a minute went by before {what}", self.command);
     }
 
     /// Waits for its end.

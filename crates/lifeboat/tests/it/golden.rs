@@ -537,8 +537,9 @@ fn a_second_signal_ends_the_run_at_once() {
     let running = env.program("sh", ["-c", script, env!("CARGO_BIN_EXE_lifeboat"), huge]).start();
     running.wait_until_it_catches_signals();
     running.signal(Signal::INT);
-    running.wait_until_it_has_one_thread();
+    running.wait_until_its_main_thread_waits_alone();
     running.signal(Signal::TERM);
+    running.wait_until_it_is_gone();
     let said = running.wait().code(143);
     assert!(said.stdout.is_empty() && said.stderr.bytes().all(|byte| byte == 0), "there was no time to say anything");
     assert_eq!(env.names(""), ["app"], "and yet nothing half-written is left");
