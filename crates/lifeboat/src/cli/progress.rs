@@ -1,19 +1,35 @@
 //! How far a run is, on standard error and only on a terminal: entries, bytes,
 //! rate, and the time that is left where the total is known.
 
+use std::fmt::Write;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 
-use indicatif::{ProgressBar, ProgressState, ProgressStyle};
+use indicatif::{FormattedDuration, ProgressBar, ProgressState, ProgressStyle};
 
-const WITHOUT_TOTAL: &str = "{entries} entries  {binary_bytes}  {binary_bytes_per_sec}  {elapsed_precise}";
-const WITH_TOTAL: &str = "{percent:>3}% {wide_bar} {entries} entries  \
-    {binary_bytes}/{binary_total_bytes}  {binary_bytes_per_sec}  ETA {eta_precise}";
+use super::render;
+
+const WITHOUT_TOTAL: &str = "{entries}  {done}  {rate}  {elapsed_precise}";
+const WITH_TOTAL: &str = "{percent:>3}% {wide_bar} {entries}  {done} of {total}  {rate}  {left}";
 
 pub(super) struct Progress {
     bar: ProgressBar,
     entries: Arc<AtomicU64>,
 }
+
+/// What stands in the place of a key of the templates.
+type Shown = fn(&ProgressState) -> String;
+
+const KEYS: [(&str, Shown); 4] = [
+    ("done", |state| render::size(state.pos())),
+    ("total", |state| render::size(state.len().unwrap_or(0))),
+    ("rate", |state| render::rate_of(state.per_sec())),
+    ("left", |state| {
+        // All content is in, and is now read back, synced, given its name.
+        let is_done = state.len().is_some_and(|total| state.pos() >= total && total > 0);
+        if is_done { "finishing".to_owned() } else { format!("ETA {}", FormattedDuration(state.eta())) }
+    }),
+];
 
 impl Progress {
     pub(super) fn hidden() -> Self {
@@ -28,15 +44,14 @@ impl Progress {
     }
 
     fn style(&self, template: &str) -> ProgressStyle {
+        let style = ProgressStyle::with_template(template).expect("the templates are constant and right");
         let entries = Arc::clone(&self.entries);
-        ProgressStyle::with_template(template)
-            .expect("the templates are constant and right")
-            .progress_chars("=> ")
-            .with_key("entries", move |_: &ProgressState, to: &mut dyn std::fmt::Write| {
-                if write!(to, "{}", entries.load(Ordering::Relaxed)).is_err() {
-                    // Text in memory always takes it; the trait cannot know.
-                }
-            })
+        let style = style.progress_chars("=> ").with_key("entries", move |_: &ProgressState, to: &mut dyn Write| {
+            put(to, &render::count(entries.load(Ordering::Relaxed), "entry"));
+        });
+        KEYS.into_iter().fold(style, |style, (key, shown)| {
+            style.with_key(key, move |state: &ProgressState, to: &mut dyn Write| put(to, &shown(state)))
+        })
     }
 
     pub(super) fn is_shown(&self) -> bool {
@@ -50,7 +65,13 @@ impl Progress {
 
     pub(super) fn advance(&self, entries: u64, bytes: u64) {
         self.entries.fetch_add(entries, Ordering::Relaxed);
+        let before = self.bar.position();
         self.bar.inc(bytes);
+        let crosses = |total: u64| (before..before + bytes).contains(&total.saturating_sub(1));
+        if self.is_shown() && self.bar.length().is_some_and(crosses) {
+            // Nothing may advance for a while now, and the bar draws only some of the steps.
+            self.bar.force_draw();
+        }
     }
 
     /// Does `work`, which prints, while the bar is out of the way.
@@ -60,5 +81,11 @@ impl Progress {
 
     pub(super) fn end(&self) {
         self.bar.finish_and_clear();
+    }
+}
+
+fn put(to: &mut dyn Write, text: &str) {
+    if to.write_str(text).is_err() {
+        // Text in memory always takes more; the trait cannot know.
     }
 }

@@ -33,7 +33,11 @@ pub(super) fn free_space(bytes: Option<u64>) -> String {
 /// `33.3 MiB/s`.
 pub(super) fn rate(bytes: u64, elapsed: Duration) -> String {
     // Below a millisecond the clock says nothing about the rate.
-    format!("{}/s", size_of(bytes as f64 / elapsed.as_secs_f64().max(0.001)))
+    rate_of(bytes as f64 / elapsed.as_secs_f64().max(0.001))
+}
+
+pub(super) fn rate_of(bytes_per_second: f64) -> String {
+    size_of(bytes_per_second) + "/s"
 }
 
 /// `40 ms`, `1.2 s`, `3 min 12 s`, `2 h 5 min`.

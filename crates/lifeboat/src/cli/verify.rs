@@ -3,12 +3,12 @@
 use std::path::{Path, PathBuf};
 
 use lifeboat_engine::app::{EntryPath, Head, LISTED_MAX, Verdict, VerifyReport, Watch, shown};
-use lifeboat_engine::{Cancel, ErrorKind, Monitor, Problem, Result};
+use lifeboat_engine::{Cancel, Error, ErrorKind, Monitor, Problem, Result};
 use serde::Serialize;
 
 use super::console::{BAD, Console, GOOD};
 use super::error::Message;
-use super::{Surface, exit_code, list, render};
+use super::{Surface, exit_code, json, list, render};
 
 pub(super) const NO_MANIFEST: &str = "no manifest: a tar that Lifeboat did not write; it has no sums";
 
@@ -65,7 +65,14 @@ pub(super) fn run(args: &Args, surface: Surface<'_>) -> Result<u8> {
         }
         render_totals(&report, console);
     }
-    Ok(if report.is_good { exit_code::DONE } else { exit_code::FAILED })
+    if report.is_good {
+        return Ok(exit_code::DONE);
+    }
+    if console.options.json {
+        let error = Error::new(ErrorKind::VerificationFailed, total(&report)).state(list::STATE);
+        json::exit_error(&Message { exit_code: exit_code::FAILED, ..Message::of(&error, None) });
+    }
+    Ok(exit_code::FAILED)
 }
 
 /// Is told nothing.
@@ -114,22 +121,22 @@ fn render_head(archive: &Path, head: Option<&Head>, console: &Console) {
 }
 
 fn render_totals(report: &VerifyReport, console: &Console) {
-    let files = render::count(report.files, "file");
     if let Some(damage) = &report.damage {
-        console.line(format_args!("The archive is damaged: {}", shown(damage.as_bytes())));
+        console.line(format_args!("Damage: {}", shown(damage.as_bytes())));
     }
-    if !report.has_manifest {
-        console.line(format_args!("{files} read; nothing says what they should be: no manifest."));
-    } else if report.failed > 0 {
-        console.line(format_args!("{} of {files} failed.", report.failed));
-    } else if report.is_good {
-        match report.files {
-            0 => console.info("It holds no files; all that is in it was verified successfully."),
-            1 => console.info("1 file verified successfully."),
-            _ => console.info(format_args!("All {files} verified successfully.")),
-        }
-    } else {
-        console.line(format_args!("{files} could be verified; the archive as a whole is not good."));
+    if report.is_good { console.info(total(report)) } else { console.line(total(report)) }
+}
+
+/// What was found, in one sentence.
+fn total(report: &VerifyReport) -> String {
+    let files = render::count(report.files, "file");
+    match (report.is_good, report.files) {
+        _ if !report.has_manifest => format!("{files} read; nothing says what they should be: no manifest."),
+        _ if report.failed > 0 => format!("{} of {files} failed.", report.failed),
+        (true, 0) => "It holds no files; all that is in it was verified successfully.".to_owned(),
+        (true, 1) => "1 file verified successfully.".to_owned(),
+        (true, _) => format!("All {files} verified successfully."),
+        (false, _) => format!("{files} could be verified; the archive as a whole is not good."),
     }
 }
 

@@ -98,15 +98,18 @@ fn json_is_one_object_a_line_each_with_its_message_type() {
 fn json_ends_a_failure_with_its_code_on_standard_error() {
     let env = with_archive(2);
     env.write("damaged.tar.zst", "not an archive");
-    let runs: [(&[&str], i32, i32, &str); 5] = [
-        (&["backup", "missing", "--json"], 18, 18, "source-failed"),
-        (&["backup", "app", "missing", "--json", "-o", "b.tar.zst"], 18, 18, "incomplete"),
-        (&["restore", "app.tar.zst", "--json"], 2, 2, "usage"),
-        (&["backup", "list", "--json"], 2, 2, "usage"),
-        (&["backup", "verify", "damaged.tar.zst", "--json"], 1, 1, ""),
+    let archive = env.read("app.tar.zst");
+    env.write("cut.tar.zst", &archive[..archive.len() - 300]);
+    let runs: [(&[&str], i32, &str); 6] = [
+        (&["backup", "missing", "--json"], 18, "source-failed"),
+        (&["backup", "app", "missing", "--json", "-o", "b.tar.zst"], 18, "incomplete"),
+        (&["restore", "app.tar.zst", "--json"], 2, "usage"),
+        (&["backup", "list", "--json"], 2, "usage"),
+        (&["backup", "verify", "damaged.tar.zst", "--json"], 1, ""),
+        (&["backup", "verify", "cut.tar.zst", "--json"], 1, "verification-failed"),
     ];
-    for (args, exit, code, kind) in runs {
-        let said = env.lifeboat(args).code(exit);
+    for (args, code, kind) in runs {
+        let said = env.lifeboat(args).code(code);
         let last = said.stderr.lines().last().unwrap_or_default();
         let last: Value = serde_json::from_str(last).unwrap_or_else(|error| panic!("{args:?}: {error} in {last}"));
         assert_eq!((&last["message_type"], &last["code"]), (&"exit_error".into(), &code.into()), "{args:?}");
