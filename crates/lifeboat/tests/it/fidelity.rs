@@ -552,7 +552,7 @@ fn attributes_that_the_target_cannot_hold_are_named() {
     }
     env.lifeboat(["backup", "source", "--output", "a.tar.zst"]).ok();
     // Has no attributes at all.
-    let mount = Mount::new(&env, "to", "ramfs", "");
+    let mount = Mount::new(&env, "to", &["-t", "ramfs", "ramfs"]);
     let said = env.lifeboat(["restore", "a.tar.zst", "--to", "to/new"]).code(3);
     let told = said.stdout + &said.stderr;
     assert!(told.contains("files/source/note"), "{told}");
@@ -565,11 +565,10 @@ fn attributes_that_the_target_cannot_hold_are_named() {
 pub(crate) struct Mount(PathBuf);
 
 impl Mount {
-    /// Mounts a `kind` of file system with `options` at `name` in the working directory.
-    pub(crate) fn new(env: &TestEnv, name: &str, kind: &str, options: &str) -> Self {
+    /// Mounts what `args` say at `name` in the working directory.
+    pub(crate) fn new(env: &TestEnv, name: &str, args: &[&str]) -> Self {
         let at = env.mkdir(name);
-        let options = format!("rw,{options}");
-        env.run("mount", ["-t", kind, "-o", options.trim_end_matches(','), kind, at.to_str().unwrap()]).ok();
+        env.run("mount", args.iter().copied().chain([at.to_str().unwrap()])).ok();
         Self(at)
     }
 }

@@ -3,6 +3,7 @@
 mod changes;
 mod cli;
 mod env;
+mod faults;
 mod fidelity;
 mod golden;
 mod interop;

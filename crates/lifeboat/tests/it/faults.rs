@@ -1,0 +1,375 @@
+//! Killed at any moment, no space, no inodes, I/O errors, no power: what a
+//! run that could not end well leaves behind, and what it says.
+#![expect(clippy::unwrap_used, clippy::disallowed_methods, reason = "these are the helpers of tests")]
+
+use std::collections::BTreeMap;
+use std::path::Path;
+
+use lifeboat_store::testing::{Random, can_run, is_root, skip, sweep};
+
+use crate::env::{Run, TestEnv};
+use crate::fidelity::{Mount, assert_same, snapshot};
+
+const LIFEBOAT: &str = env!("CARGO_BIN_EXE_lifeboat");
+
+/// Runs `lifeboat` under strace with these options; its log is `trace`.
+fn traced(env: &TestEnv, options: &[&str], args: &[&str]) -> Run {
+    env.run("strace", ["-f", "-o", "trace"].iter().chain(options).chain(&[LIFEBOAT]).chain(args))
+}
+
+fn trace(env: &TestEnv) -> String {
+    String::from_utf8_lossy(&env.read("trace")).into_owned()
+}
+
+/// How often the thread that called each system call most did so.
+fn calls(trace: &str) -> BTreeMap<String, usize> {
+    let mut by_thread: BTreeMap<(String, String), usize> = BTreeMap::new();
+    for line in trace.lines() {
+        let mut words = line.splitn(2, ' ');
+        let (thread, rest) = (words.next().unwrap(), words.next().unwrap_or("").trim_start());
+        if let Some((name, _)) = rest.split_once('(').filter(|(name, _)| !name.contains(' ')) {
+            *by_thread.entry((name.to_owned(), thread.to_owned())).or_default() += 1;
+        }
+    }
+    let mut most = BTreeMap::new();
+    for ((name, _), count) in by_thread {
+        let known = most.entry(name).or_default();
+        *known = count.max(*known);
+    }
+    most
+}
+
+/// A source that takes several units, with a file that has some of its own.
+fn source(env: &TestEnv) -> Random {
+    let mut random = Random::new(11);
+    env.write("source/a", "first");
+    env.write("source/large", random.bytes((5 << 20) + 77));
+    env.write("source/small", random.bytes(70_000));
+    for number in 0..20 {
+        env.write(format!("source/many/{number}"), random.bytes(100));
+    }
+    random
+}
+
+/// A source whose archive is about `len` bytes long.
+fn source_of(env: &TestEnv, len: usize) {
+    env.write("source/a", Random::new(12).bytes(len / 2));
+    env.write("source/b", Random::new(13).bytes(len - len / 2));
+}
+
+/// Each case of `calls` that is one of `names`: which call, and which time.
+fn moments(calls: &BTreeMap<String, usize>, names: &[&str]) -> Vec<(String, usize)> {
+    let named = calls.iter().filter(|(name, _)| names.contains(&name.as_str()));
+    named.flat_map(|(name, count)| (1..=*count).map(move |time| (name.clone(), time))).collect()
+}
+
+/// What stands in the output directory: nothing, or an archive that is whole.
+fn nothing_or_whole(env: &TestEnv, what: &str) -> bool {
+    let names = env.names("out");
+    if names.is_empty() {
+        return false;
+    }
+    assert_eq!(names, ["a.tar.zst"], "{what}");
+    env.lifeboat(["backup", "verify", "out/a.tar.zst"]).ok();
+    std::fs::remove_file(env.path("out/a.tar.zst")).unwrap();
+    true
+}
+
+const BACKUP: [&str; 4] = ["backup", "source", "--output", "out/a.tar.zst"];
+
+/// Shows A3.
+#[test]
+fn a_backup_killed_at_any_moment_leaves_nothing_or_a_whole_archive() {
+    const TEST: &str = "a_backup_killed_at_any_moment_leaves_nothing_or_a_whole_archive";
+    if !can_run(TEST, &["strace"]) {
+        return;
+    }
+    let env = TestEnv::new();
+    source(&env);
+    env.mkdir("out");
+    traced(&env, &[], &BACKUP).ok();
+    assert!(nothing_or_whole(&env, "undisturbed"));
+    let calls = calls(&trace(&env));
+    let mut cases = moments(&calls, &["fchmod", "fsync", "linkat", "copy_file_range"]);
+    assert!(cases.len() >= 5, "{cases:?}");
+    let names =
+        ["pwrite64", "write", "open", "openat", "openat2", "read", "fallocate", "close", "munmap", "exit_group"];
+    let more = moments(&calls, &names);
+    let drawn = sweep("a backup killed at a system call", more.len(), 25);
+    cases.extend(drawn.into_iter().map(|number| more[number].clone()));
+    let mut left = 0;
+    for (name, time) in &cases {
+        let inject = format!("inject={name}:signal=KILL:when={time}");
+        let code = traced(&env, &["-e", &format!("trace={name}"), "-e", &inject], &BACKUP).exit_code();
+        // Work is shared among threads: one may not come to its call number `time` in every run.
+        assert!(code == 137 || code == 0, "{name} {time}: {code}");
+        let is_left = nothing_or_whole(&env, &format!("killed at {name} {time}"));
+        assert!(is_left || code == 137, "{name} {time}: success without an archive");
+        left += usize::from(is_left && code == 137);
+    }
+    assert!(left > 0, "some were killed after the archive had its name");
+    env.lifeboat(BACKUP).ok();
+}
+
+/// Shows A3.
+#[test]
+fn the_archive_and_its_directory_are_synced_before_success_is_printed() {
+    const TEST: &str = "the_archive_and_its_directory_are_synced_before_success_is_printed";
+    if !can_run(TEST, &["strace"]) {
+        return;
+    }
+    let env = TestEnv::new();
+    source(&env);
+    env.mkdir("out");
+    traced(&env, &["-y"], &BACKUP).ok();
+    let trace = trace(&env);
+    let out = format!("<{}>", env.path("out").display());
+    let at = |what: &str, found: &dyn Fn(&str) -> bool| {
+        trace.lines().position(found).unwrap_or_else(|| panic!("{what} is not in the trace"))
+    };
+    let is_of =
+        |line: &str, call: &str| line.split_once(' ').is_some_and(|(_, rest)| rest.trim_start().starts_with(call));
+    let writes =
+        trace.lines().enumerate().filter(|(_, line)| is_of(line, "pwrite64(") || is_of(line, "copy_file_range("));
+    let last_write = writes.last().unwrap().0;
+    let file =
+        at("fsync of the file", &|line| is_of(line, "fsync(") && line.contains("/out/") && line.ends_with("= 0"));
+    let named = at("linkat", &|line| is_of(line, "linkat(") && line.contains("a.tar.zst"));
+    let dir =
+        at("fsync of the directory", &|line| is_of(line, "fsync(") && line.contains(&out) && line.ends_with("= 0"));
+    let said = at("the report", &|line| is_of(line, "write(1<") && line.contains("Backup written"));
+    let order = [last_write, file, named, dir, said];
+    assert!(order.is_sorted() && file < named, "{order:?}");
+}
+
+/// Shows A3.
+#[test]
+fn an_existing_output_is_an_error_and_is_not_touched() {
+    let env = TestEnv::new();
+    env.write("source/a", "x");
+    env.write("mine.tar.zst", "precious");
+    env.run("ln", ["-s", "nowhere", "link.tar.zst"]).ok();
+    env.mkdir("dir.tar.zst/inside");
+    for name in ["mine.tar.zst", "link.tar.zst"] {
+        let before = snapshot(&env.path(""));
+        let said = env.lifeboat(["backup", "source", "--output", name]).code(1);
+        assert!(said.stderr.contains(name), "{}", said.stderr);
+        assert_same(&before, &snapshot(&env.path("")), name);
+    }
+    // A directory takes a dated name instead.
+    env.lifeboat(["backup", "source", "--output", "dir.tar.zst"]).ok();
+    assert_eq!(env.names("dir.tar.zst").len(), 2);
+}
+
+/// Somebody else takes the name while the archive is written.
+///
+/// Shows A3.
+#[test]
+fn a_name_taken_meanwhile_is_not_overwritten() {
+    const TEST: &str = "a_name_taken_meanwhile_is_not_overwritten";
+    if !can_run(TEST, &["strace"]) {
+        return;
+    }
+    let env = TestEnv::new();
+    env.write("source/a", "x");
+    let inject = ["-e", "trace=linkat", "-e", "inject=linkat:delay_enter=700000"];
+    let command = ["-f", "-o", "trace"].iter().chain(&inject).chain(&[LIFEBOAT, "backup", "source"]);
+    let running = env.program("strace", command.clone().chain(&["--output", "taken.tar.zst"])).start();
+    std::thread::sleep(std::time::Duration::from_millis(450));
+    env.write("taken.tar.zst", "somebody else's");
+    running.wait().code(1);
+    assert_eq!(env.read("taken.tar.zst"), b"somebody else's");
+    assert_eq!(env.names(""), ["source", "taken.tar.zst", "trace"]);
+}
+
+/// Shows A2.
+#[test]
+fn every_file_is_opened_once_and_read_once() {
+    if !can_run("every_file_is_opened_once_and_read_once", &["strace"]) {
+        return;
+    }
+    let env = TestEnv::new();
+    source(&env);
+    env.mkdir("out");
+    let calls = "trace=open,openat,openat2,read,pread64,readv,preadv,preadv2,mmap,copy_file_range,sendfile,splice";
+    // A file for each thread, so that no call is cut in two by another's line.
+    traced(&env, &["-ff", "-y", "-e", calls], &BACKUP).ok();
+    let names = env.names("").into_iter().filter(|name| name.starts_with("trace."));
+    let trace: String = names.map(|name| String::from_utf8_lossy(&env.read(name)).into_owned()).collect();
+    let root = format!("{}/", env.path("source").display());
+    let mut opened: BTreeMap<&str, usize> = BTreeMap::new();
+    let mut read: BTreeMap<&str, u64> = BTreeMap::new();
+    for line in trace.lines() {
+        assert!(!line.contains("mmap(") || !line.contains(&root), "a file that shrinks would kill us: {line}");
+        let Some((call, result)) = line.rsplit_once(" = ") else { continue };
+        if let Some((_, path)) = result.split_once(&format!("<{root}")) {
+            *opened.entry(path.trim_end_matches('>')).or_default() += 1;
+        } else if let Some((_, rest)) = call.split_once(&format!("<{root}")) {
+            *read.entry(rest.split_once('>').unwrap().0).or_default() += result.parse::<u64>().unwrap_or(0);
+        }
+    }
+    let tree = snapshot(&env.path("source"));
+    let files: Vec<_> = tree.iter().filter(|(_, node)| node.kind == "file").collect();
+    assert_eq!(files.len(), 23);
+    for (path, node) in files {
+        let path = std::str::from_utf8(path).unwrap();
+        assert_eq!(opened.get(path), Some(&1), "how often {path} was opened");
+        assert_eq!(read.get(path).copied().unwrap_or(0), node.size, "bytes of {path} that were read");
+    }
+}
+
+/// Shows A2.
+#[test]
+fn the_archive_does_not_depend_on_the_number_of_workers() {
+    const TEST: &str = "the_archive_does_not_depend_on_the_number_of_workers";
+    if !can_run(TEST, &["tar", "zstd", "gzip"]) {
+        return;
+    }
+    let env = TestEnv::new();
+    let mut random = source(&env);
+    for number in 0..60 {
+        env.write(format!("source/d{}/{number}", number % 7), random.bytes(20_000 + number * 5000));
+    }
+    for (suffix, decompress) in [("tar.zst", "zstd -dc"), ("tar.gz", "gzip -dc")] {
+        let [one, four] = [1, 4].map(|threads| {
+            let name = format!("{threads}.{suffix}");
+            let threads = format!("--threads={threads}");
+            env.lifeboat(["backup", "source", "--output", &name, &threads]).ok();
+            let manifest = env.run("tar", ["-xOf", &name, "manifest.json"]).ok().bytes;
+            let manifest: serde_json::Value = serde_json::from_slice(&manifest).unwrap();
+            let body =
+                env.run("sh", ["-c", &format!("{decompress} {name} | tail -c +{}", after_manifest(&env, &name))]);
+            (manifest, body.ok().bytes, env.read(&name))
+        });
+        assert_eq!(one.0["files"], four.0["files"]);
+        assert!(one.1 == four.1 && one.1.len() > 9 << 20, "the tar after the manifest is the same, byte for byte");
+        // So is what it is packed in: all but the manifest at its start and, of zstd, the table at its end.
+        let tail = 10_000;
+        let ends = [&one.2, &four.2].map(|bytes| {
+            let table = if suffix == "tar.zst" { table_len(bytes) } else { 0 };
+            &bytes[..bytes.len() - table]
+        });
+        let shared = ends[0].len().min(ends[1].len()) - tail;
+        assert!(ends[0][ends[0].len() - shared..] == ends[1][ends[1].len() - shared..], "{suffix}");
+    }
+}
+
+/// The byte, counted from 1, at which the tar goes on after the manifest.
+fn after_manifest(env: &TestEnv, name: &str) -> usize {
+    let len = env.run("tar", ["-xOf", name, "manifest.json"]).ok().bytes.len();
+    512 + len.div_ceil(512) * 512 + 1
+}
+
+/// The table of frames at the end of a zstd archive, with its own frame's header.
+fn table_len(archive: &[u8]) -> usize {
+    let footer: [u8; 4] = archive[archive.len() - 9..][..4].try_into().unwrap();
+    usize::try_from(u32::from_le_bytes(footer)).unwrap() * 8 + 9 + 8
+}
+
+fn needs_root(test: &str) -> bool {
+    if !is_root() {
+        skip(test, "needs root, to mount");
+    }
+    is_root()
+}
+
+/// Every size of a small file system around what is needed, for the archive.
+///
+/// Shows A10.
+#[test]
+fn no_space_for_the_archive_is_said_and_leaves_nothing() {
+    if !needs_root("no_space_for_the_archive_is_said_and_leaves_nothing") {
+        return;
+    }
+    let env = TestEnv::new();
+    source_of(&env, 500_000);
+    let mount = Mount::new(&env, "out", &["-t", "tmpfs", "-o", "size=64k", "tmpfs"]);
+    let (mut enough, mut too_little) = (0, 0);
+    let sizes = 2 * 500 / 4;
+    let mut drawn = sweep("sizes of a file system for an archive", sizes, 30);
+    drawn.extend([0, sizes + 40]);
+    for step in drawn {
+        let size = format!("remount,size={}k", 64 + step * 4);
+        env.run("mount", ["-o", &size, env.path("out").to_str().unwrap()]).ok();
+        let run = env.lifeboat(BACKUP);
+        match run.exit_code() {
+            0 => enough += 1,
+            _ => {
+                let said = run.code(14);
+                assert!(said.stderr.contains("out") && said.stderr.contains("space"), "{}", said.stderr);
+                too_little += 1;
+            }
+        }
+        let is_there = nothing_or_whole(&env, &size);
+        assert!(is_there || step < sizes, "twice the archive is enough");
+    }
+    assert!(enough > 0 && too_little > 0, "{enough} were enough, {too_little} were not");
+    drop(mount);
+}
+
+/// Shows A10.
+#[test]
+fn no_space_or_inodes_for_a_restore_is_said_and_leaves_nothing() {
+    if !needs_root("no_space_or_inodes_for_a_restore_is_said_and_leaves_nothing") {
+        return;
+    }
+    let env = TestEnv::new();
+    // Small files: they take more room than their sizes say, so that space ends in the middle.
+    let mut random = Random::new(3);
+    (0..150).for_each(|number| drop(env.write(format!("source/{number}"), random.bytes(300))));
+    env.write("source/larger", random.bytes(200_000));
+    env.lifeboat(["backup", "source", "--output", "a.tar.zst"]).ok();
+    let expected = snapshot(&env.path("source"));
+    let mount = Mount::new(&env, "to", &["-t", "tmpfs", "-o", "size=64k", "tmpfs"]);
+    let to = env.path("to").display().to_string();
+    let mut counts = [0, 0];
+    let mut try_with = |limit: &str| {
+        env.run("mount", ["-o", &format!("remount,{limit}"), &to]).ok();
+        let run = env.lifeboat(["restore", "a.tar.zst", "--to", "to/deep/new"]);
+        if run.exit_code() == 0 {
+            assert_same(&expected, &snapshot(&env.path("to/deep/new/files/source")), limit);
+            std::fs::remove_dir_all(env.path("to/deep")).unwrap();
+            counts[0] += 1;
+        } else {
+            let said = run.code(14);
+            assert!(said.stderr.contains("space"), "{limit}: {}", said.stderr);
+            counts[1] += 1;
+        }
+        assert!(env.names("to").is_empty(), "{limit}: {:?}", env.names("to"));
+    };
+    for step in sweep("sizes of a file system for a restore", 300, 25).into_iter().chain([300]) {
+        try_with(&format!("size={}k,nr_inodes=1000", 32 + step * 4));
+    }
+    for inodes in sweep("numbers of inodes for a restore", 170, 20).into_iter().chain([170]) {
+        try_with(&format!("size=4m,nr_inodes={}", 2 + inodes));
+    }
+    assert!(counts.iter().all(|count| *count > 1), "{counts:?}");
+    drop(mount);
+}
+
+/// Shows A10.
+#[test]
+fn no_inodes_and_a_read_only_file_system_for_the_archive_are_told_apart() {
+    if !needs_root("no_inodes_and_a_read_only_file_system_for_the_archive_are_told_apart") {
+        return;
+    }
+    let env = TestEnv::new();
+    source_of(&env, 50_000);
+    let mount = Mount::new(&env, "out", &["-t", "tmpfs", "-o", "nr_inodes=1", "tmpfs"]);
+    let to = env.path("out").display().to_string();
+    let mut failed = 0;
+    for inodes in 1..8 {
+        env.run("mount", ["-o", &format!("remount,nr_inodes={inodes}"), &to]).ok();
+        let run = env.lifeboat(BACKUP);
+        if run.exit_code() != 0 {
+            assert!(run.code(14).stderr.contains("space"));
+            failed += 1;
+        }
+        nothing_or_whole(&env, &format!("{inodes} inodes"));
+    }
+    assert!((1..7).contains(&failed), "{failed} failed");
+    env.run("mount", ["-o", "remount,ro", &to]).ok();
+    let said = env.lifeboat(BACKUP).code(16);
+    assert!(said.stderr.contains("out"), "{}", said.stderr);
+    drop(mount);
+}
