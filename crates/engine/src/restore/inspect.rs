@@ -76,7 +76,7 @@ pub(crate) fn list(
     records(&archive, cancel, &mut |path, record| {
         report.entries += 1;
         report.files += u64::from(record.kind() == EntryKind::File);
-        report.bytes += record.size();
+        report.bytes = report.bytes.saturating_add(record.size());
         each(path, record)
     })?;
     Ok(report)

@@ -37,7 +37,8 @@ impl RestorePlan {
         let line = PlanLine { action: action(kind, present), path: path.clone(), kind, size };
         self.entries += 1;
         self.files += u64::from(kind == EntryKind::File);
-        self.bytes += size;
+        // Sizes that an archive claims may add up to anything.
+        self.bytes = self.bytes.saturating_add(size);
         if line.action == Action::Overwrite {
             self.overwrites += 1;
             if self.overwritten.len() < LISTED_MAX {

@@ -95,6 +95,10 @@ impl Stage {
 
     fn create_in(target_path: &Path, made: Option<PathBuf>) -> Result<Self> {
         let target = File::open(target_path).map_err(|error| io("open", target_path, error))?;
+        // Held while a stage is made, so that no other restore takes one without a pointer for an abandoned one. Some
+        // network file systems cannot lock a directory; then two restores that begin in the same moment may collide.
+        let lock = File::open(target_path).map_err(|error| io("open", target_path, error))?;
+        lock.lock().unwrap_or(());
         remove_abandoned(&target, target_path)?;
         let path = target_path.join(format!("{STAGE_PREFIX}{}", durable::random_hex()));
         rustix::fs::mkdir(&path, Mode::RWXU).map_err(|error| io("create a stage in", target_path, error))?;
@@ -111,7 +115,7 @@ impl Stage {
                 is_kept: false,
             }),
             Err(error) => {
-                remove_tree(&path);
+                remove_stage(&path);
                 Err(error)
             }
         }
@@ -185,8 +189,13 @@ impl Stage {
             count: Count::default(),
         };
         let result = thread::scope(|scope| {
-            for _ in 0..threads {
-                scope.spawn(|| work(&receive, &pool, watch, losses));
+            for number in 0..threads {
+                match thread::Builder::new().spawn_scoped(scope, || work(&receive, &pool, watch, losses)) {
+                    Err(error) if number == 0 => return Err(io("start a thread for", &self.target_path, error)),
+                    // Fewer do as well.
+                    Err(_) => break,
+                    Ok(_) => {}
+                }
             }
             let mut error = None;
             let filled = archive.walk(threads, watch.cancel, |walk| {
@@ -216,7 +225,7 @@ impl Drop for Stage {
         if self.is_kept {
             return;
         }
-        remove_tree(&self.path);
+        remove_stage(&self.path);
         if !self.is_done {
             remove_made(self.made.as_deref(), &self.target_path);
         }
@@ -225,8 +234,11 @@ impl Drop for Stage {
 
 /// Nothing can be done about a failure: the error that led here is told, and
 /// the next restore to the same place removes what is left.
-fn remove_tree(path: &Path) {
-    std::fs::remove_dir_all(path).unwrap_or(());
+fn remove_stage(path: &Path) {
+    // The pointer goes last: what is left after a kill must still be known as a stage.
+    std::fs::remove_dir_all(path.join(NEW)).unwrap_or(());
+    std::fs::remove_file(path.join(STAGE_POINTER)).unwrap_or(());
+    std::fs::remove_dir(path).unwrap_or(());
 }
 
 /// The outermost ancestor of `path` that is missing, or `path` itself.
@@ -262,7 +274,7 @@ fn remove_abandoned(target: &File, target_path: &Path) -> Result<()> {
             .next("move what you need out of it, remove it, and restore again"));
         }
         if is_free {
-            remove_tree(&entry.path());
+            remove_stage(&entry.path());
         }
     }
     Ok(())
@@ -403,7 +415,7 @@ impl Filler<'_> {
             let is_foreign = record.is_none();
             let sum = record.and_then(|record| record.sha256());
             self.count.entries += 1;
-            self.count.bytes += entry.size;
+            self.count.bytes = self.count.bytes.saturating_add(entry.size);
             if is_foreign && entry.kind != EntryKind::Dir {
                 self.make_way(&entry)?;
             }

@@ -6,7 +6,7 @@ use std::io::Write as _;
 
 use flate2::Crc;
 use flate2::write::GzEncoder;
-use zstd::zstd_safe::CParameter;
+use zstd::zstd_safe::{self, CCtx, CParameter};
 
 use crate::{Error, ErrorKind, Result};
 
@@ -59,7 +59,7 @@ pub struct Encoder {
 }
 
 enum Kind {
-    Zstd(zstd::bulk::Compressor<'static>),
+    Zstd(CCtx<'static>),
     Gzip(u8),
 }
 
@@ -81,9 +81,11 @@ impl Encoder {
     pub fn new(compression: Compression) -> Result<Self> {
         let kind = match compression {
             Compression::Zstd(level) => {
-                let mut encoder = zstd::bulk::Compressor::new(i32::from(level)).map_err(out_of_memory)?;
-                encoder.set_parameter(CParameter::ChecksumFlag(true)).map_err(out_of_memory)?;
-                Kind::Zstd(encoder)
+                let mut context = CCtx::try_create().ok_or_else(|| out_of_memory("no memory"))?;
+                for parameter in [CParameter::CompressionLevel(i32::from(level)), CParameter::ChecksumFlag(true)] {
+                    context.set_parameter(parameter).map_err(|code| out_of_memory(zstd_safe::get_error_name(code)))?;
+                }
+                Kind::Zstd(context)
             }
             Compression::Gzip(level) => Kind::Gzip(level),
         };
@@ -97,9 +99,9 @@ impl Encoder {
     pub fn encode(&mut self, raw: &[u8], frame: &mut Vec<u8>) -> Result<()> {
         frame.clear();
         match &mut self.kind {
-            Kind::Zstd(encoder) => {
-                frame.reserve(zstd::zstd_safe::compress_bound(raw.len()));
-                encoder.compress_to_buffer(raw, frame).map_err(out_of_memory)?;
+            Kind::Zstd(context) => {
+                frame.reserve(zstd_safe::compress_bound(raw.len()));
+                context.compress2(frame, raw).map_err(|code| out_of_memory(zstd_safe::get_error_name(code)))?;
             }
             Kind::Gzip(level) => {
                 let mut encoder = GzEncoder::new(std::mem::take(frame), flate2::Compression::new(u32::from(*level)));

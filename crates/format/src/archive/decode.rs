@@ -6,11 +6,13 @@ use std::collections::BTreeMap;
 use std::fs::File;
 use std::io::{self, BufReader, Read, Seek as _, SeekFrom};
 use std::os::unix::fs::FileExt as _;
+use std::path::Path;
 use std::sync::{Arc, Condvar, Mutex, MutexGuard};
 use std::thread;
 
 use bytes::Bytes;
 use lifeboat_store::{self as store, Cancel};
+use zstd::zstd_safe::{self, DCtx};
 
 use super::{BLOCK, tar};
 use crate::{Error, ErrorKind, Result};
@@ -96,15 +98,23 @@ pub(super) fn with_units<T>(
     consume: impl FnOnce(&mut Units<'_>) -> Result<T>,
 ) -> Result<T> {
     let reader = BufReader::with_capacity(128 << 10, Cursor { file: Arc::clone(file), at: 0 });
-    let scanner = Mutex::new(Scanner { reader, packing, next_seq: 0, is_over: false });
+    let scanner = Mutex::new(Scanner { reader, packing, next_seq: 0, is_over: false, starts: None });
     let slots = Slots { state: Mutex::default(), moved_on: Condvar::new(), ahead_max: threads as u64 + 2 };
     let threads = if packing == Packing::Zstd { threads.max(1) } else { 1 };
     thread::scope(|scope| {
-        for _ in 0..threads {
-            scope.spawn(|| {
+        for number in 0..threads {
+            let work = || {
                 let _close = CloseOnPanic(&slots);
                 decode(&scanner, &slots, cancel);
-            });
+            };
+            match thread::Builder::new().spawn_scoped(scope, work) {
+                Err(error) if number == 0 => {
+                    return Err(store::Error::io("start a thread for", Path::new("reading"), error).into());
+                }
+                // Fewer do as well.
+                Err(_) => break,
+                Ok(_) => {}
+            }
         }
         // Also when `consume` panics: threads that wait for it must end.
         let _close = CloseOnDrop(&slots);
@@ -201,7 +211,7 @@ impl Slots {
 }
 
 fn decode(scanner: &Mutex<Scanner>, slots: &Slots, cancel: &Cancel) {
-    let mut decoder = zstd::bulk::Decompressor::new();
+    let mut context = DCtx::try_create();
     loop {
         let mut scanner = lock(scanner);
         if let Err(error) = cancel.check() {
@@ -219,7 +229,7 @@ fn decode(scanner: &Mutex<Scanner>, slots: &Slots, cancel: &Cancel) {
             Ok(Found::Frame { at, frame, raw_len }) => {
                 let seq = scanner.number();
                 drop(scanner);
-                slots.put(seq, decompress(&mut decoder, at, &frame, raw_len))
+                slots.put(seq, decompress(context.as_mut(), at, &frame, raw_len))
             }
             Ok(Found::Stream) => scanner.stream(slots, cancel),
             Err(error) => {
@@ -234,13 +244,15 @@ fn decode(scanner: &Mutex<Scanner>, slots: &Slots, cancel: &Cancel) {
     }
 }
 
-/// A decompressor without a dictionary; failing to make one means no memory.
-type Decoder<'a> = io::Result<zstd::bulk::Decompressor<'a>>;
-
-fn decompress(decoder: &mut Decoder<'_>, at: u64, frame: &[u8], raw_len: usize) -> Result<Bytes> {
-    let decoder = decoder.as_mut().map_err(|error| read_error(at, error))?;
-    let raw = decoder.decompress(frame, raw_len).map_err(|error| damaged(at, error))?;
+fn decompress(context: Option<&mut DCtx<'_>>, at: u64, frame: &[u8], raw_len: usize) -> Result<Bytes> {
+    let context = context.ok_or_else(no_memory)?;
+    let mut raw = Vec::with_capacity(raw_len);
+    context.decompress(&mut raw, frame).map_err(|code| damaged(at, zstd_safe::get_error_name(code)))?;
     if raw.len() == raw_len { Ok(raw.into()) } else { Err(damaged(at, "a frame is shorter than it says")) }
+}
+
+fn no_memory() -> Error {
+    Error::new(ErrorKind::Store(store::ErrorKind::Io), "there is no memory for a decompressor")
 }
 
 enum Found {
@@ -262,6 +274,8 @@ struct Scanner {
     packing: Packing,
     next_seq: u64,
     is_over: bool,
+    /// Where frames start by the table at the end, once damage made it worth reading.
+    starts: Option<Vec<u64>>,
 }
 
 impl Scanner {
@@ -342,22 +356,22 @@ impl Scanner {
 
     /// Hands on a stream from here; false when nobody wants it any more.
     fn stream(&mut self, slots: &Slots, cancel: &Cancel) -> bool {
-        let at = self.position();
         let reader = self.reader.by_ref();
         let (go_on, is_over) = match self.packing {
             Packing::Plain => hand_on(reader, &mut self.next_seq, slots, cancel),
             Packing::Gzip => {
                 hand_on(&mut flate2::bufread::MultiGzDecoder::new(reader), &mut self.next_seq, slots, cancel)
             }
-            Packing::Zstd => match zstd::stream::read::Decoder::with_buffer(reader).map(zstd::Decoder::single_frame) {
-                Ok(mut decoder) => {
+            Packing::Zstd => match DCtx::try_create() {
+                Some(mut context) => {
+                    let mut decoder = zstd::Decoder::with_context(reader, &mut context).single_frame();
                     // The limit is zstd's own default; setting it cannot fail.
                     decoder.window_log_max(WINDOW_LOG_MAX).unwrap_or(());
                     hand_on(&mut decoder, &mut self.next_seq, slots, cancel)
                 }
-                Err(error) => {
+                None => {
                     self.next_seq += 1;
-                    (slots.put(self.next_seq - 1, Err(read_error(at, &error))), true)
+                    (slots.put(self.next_seq - 1, Err(no_memory())), true)
                 }
             },
         };
@@ -369,12 +383,11 @@ impl Scanner {
     /// (see [`super::codec::seek_table`]). False where there is none.
     fn find_next_frame(&mut self) -> bool {
         let here = self.position();
-        let Some(next) =
-            frame_starts(self.reader.get_ref()).and_then(|starts| starts.into_iter().find(|at| *at >= here))
-        else {
-            return false;
-        };
-        self.reader.seek(SeekFrom::Start(next)).is_ok()
+        let cursor = self.reader.get_ref();
+        let starts = self.starts.get_or_insert_with(|| frame_starts(cursor).unwrap_or_default());
+        // The starts ascend.
+        let next = starts.partition_point(|at| *at < here);
+        starts.get(next).is_some_and(|at| self.reader.seek(SeekFrom::Start(*at)).is_ok())
     }
 }
 
@@ -431,7 +444,7 @@ fn frame_starts(cursor: &Cursor) -> Option<Vec<u64>> {
             .chunks_exact(8)
             .map(|row| {
                 let start = at;
-                at += u64::from(u32::from_le_bytes([row[0], row[1], row[2], row[3]]));
+                at += u64::from(u32::from_le_bytes([row[0], row[1], row[2], row[3]])).max(1);
                 start
             })
             .collect(),

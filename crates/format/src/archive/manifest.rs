@@ -132,17 +132,19 @@ impl<T: Text> Reader<T> {
             } else if was_in_string && !nesting.in_string {
                 last_string = string_start..len;
             }
-            let in_files = byte == b'[' && !nesting.in_string && nesting.depth == 2;
-            if in_files && self.buffer.get(self.at + last_string.start..self.at + last_string.end) == Some(b"\"files\"")
-            {
-                break;
+            if byte == b'[' && !nesting.in_string && nesting.depth == 2 {
+                let since_key = &self.buffer[self.at + last_string.start..self.at + len];
+                if is_files_key(since_key) {
+                    break;
+                }
             }
             if len > HEAD_MAX_BYTES || (len > 1 && nesting.depth == 0) {
                 return Err(bad("it lists no files"));
             }
         }
+        // A key of an object further down is followed by a list at a greater depth, so this one is ours.
         let before_files = self.buffer[self.at..self.at + last_string.start].trim_ascii_end();
-        let before_files = before_files.strip_suffix(b",").unwrap_or(before_files);
+        let before_files = before_files.strip_suffix(b",").ok_or_else(|| bad("a comma is missing"))?;
         let json = [before_files, b"}"].concat();
         self.at += len;
         let head: Head = parse_head(&json)?;
@@ -189,14 +191,26 @@ impl<T: Text> Reader<T> {
     }
 }
 
+/// Whether `text` is `"files": [`, with any white space.
+fn is_files_key(text: &[u8]) -> bool {
+    let after_key = text.strip_prefix(b"\"files\"").map(<[u8]>::trim_ascii_start);
+    after_key.and_then(|rest| rest.strip_prefix(b":")).is_some_and(|rest| rest.trim_ascii() == b"[")
+}
+
 /// The format is looked at first: a newer one may have other fields.
 fn parse_head(json: &[u8]) -> Result<Head> {
     #[derive(serde::Deserialize)]
     struct Version {
         format: String,
+        /// The real one stands after what is parsed here.
+        #[serde(default)]
+        files: Option<serde::de::IgnoredAny>,
     }
     let damaged = |error: serde_json::Error| bad(&error.to_string());
     let version: Version = serde_json::from_slice(json).map_err(damaged)?;
+    if version.files.is_some() {
+        return Err(bad("it lists files twice"));
+    }
     match serde_json::from_slice::<Head>(json) {
         Ok(head) => Ok(head),
         Err(error) if version.format == crate::record::FORMAT => Err(damaged(error)),
@@ -268,5 +282,9 @@ mod tests {
             assert!(read_all(&format!("{text}{more}")).is_err());
         }
         assert!(read_all(&text.replace("},{", "}{")).is_err());
+        for files in ["\"files\" nonsense [", "\"files\":1,\"files\":[", "\"files\":[],\"files\":["] {
+            assert!(read_all(&text.replace("\"files\":[{", &format!("{files}{{"))).is_err(), "{files}");
+        }
+        assert!(read_all(&text.replace(",\"files\":", " \"files\":")).is_err());
     }
 }

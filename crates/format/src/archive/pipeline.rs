@@ -55,9 +55,13 @@ pub fn capture(
                 sink.fail(error);
             }
         };
-        for _ in 0..options.threads.max(1) {
-            scope.spawn(work);
+        // Where no thread can be started, this one does it all.
+        for _ in 1..options.threads {
+            if thread::Builder::new().spawn_scoped(scope, work).is_err() {
+                break;
+            }
         }
+        work();
     });
     drop(feed);
     sink.finish()

@@ -137,12 +137,21 @@ impl Body for Tar<'_, '_> {
                     return Err(Error::new(ErrorKind::Unsafe, "an entry has two PAX headers"));
                 }
                 EntryType::XHeader => {
+                    let (path, linkpath) = (extensions.path.take(), extensions.linkpath.take());
                     extensions.add_pax(&self.extension(header)?)?;
+                    extensions.path = one_name(path, extensions.path.take())?;
+                    extensions.linkpath = one_name(linkpath, extensions.linkpath.take())?;
                     has_pax = true;
                 }
                 EntryType::XGlobalHeader => refuse_global_names(&self.extension(header)?)?,
-                EntryType::GNULongName => extensions.path = Some(until_nul(&self.extension(header)?)),
-                EntryType::GNULongLink => extensions.linkpath = Some(until_nul(&self.extension(header)?)),
+                EntryType::GNULongName => {
+                    let name = until_nul(&self.extension(header)?);
+                    extensions.path = one_name(extensions.path.take(), Some(name))?;
+                }
+                EntryType::GNULongLink => {
+                    let name = until_nul(&self.extension(header)?);
+                    extensions.linkpath = one_name(extensions.linkpath.take(), Some(name))?;
+                }
                 // A volume's label.
                 label if label.as_byte() == b'V' => drop(self.extension(header)?),
                 other => {
@@ -187,6 +196,14 @@ fn checked(block: &[u8]) -> Result<&Header> {
 /// Whether `block` is what a tar archive begins with: a header, or the zeros of an empty one.
 pub(super) fn begins_an_entry(block: &[u8]) -> bool {
     checked(block).is_ok() || block.iter().all(|byte| *byte == 0)
+}
+
+/// Of two extension headers that name the same thing, readers take different ones.
+fn one_name(first: Option<Vec<u8>>, second: Option<Vec<u8>>) -> Result<Option<Vec<u8>>> {
+    if first.is_some() && second.is_some() {
+        return Err(Error::new(ErrorKind::Unsafe, "two extension headers of one entry name the same thing"));
+    }
+    Ok(first.or(second))
 }
 
 fn until_nul(bytes: &[u8]) -> Vec<u8> {

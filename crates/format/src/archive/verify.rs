@@ -8,7 +8,7 @@ use lifeboat_store::Cancel;
 
 use super::tar::link_target;
 use super::walk::{Archive, Body, Guard, Listing};
-use crate::model::{Entry, EntryKind, Summer};
+use crate::model::{Entry, EntryKind, Sha256, Summer};
 use crate::path::EntryPath;
 use crate::record::Record;
 use crate::{Error, ErrorKind, Result};
@@ -132,7 +132,7 @@ impl Verifier<'_> {
 
     fn verdict(&mut self, path: &EntryPath, kind: EntryKind, bytes: u64, verdict: Verdict) {
         self.findings.entries += 1;
-        self.findings.bytes += bytes;
+        self.findings.bytes = self.findings.bytes.saturating_add(bytes);
         let failed = verdict != Verdict::Pass;
         if kind == EntryKind::File || failed {
             self.findings.files += 1;
@@ -143,27 +143,35 @@ impl Verifier<'_> {
 
     fn entry(&mut self, entry: &Entry) -> Result<()> {
         let fail = |reason: &str| Verdict::Fail(reason.to_owned());
-        loop {
-            let listed = self.next_record()?;
-            let verdict = match listed {
-                Some((path, _)) if path < entry.path => {
-                    self.verdict(&path, EntryKind::File, 0, fail("missing"));
-                    continue;
-                }
-                Some((path, record)) if path == entry.path => self.compare(entry, &record)?,
+        let listed = loop {
+            match self.next_record()? {
+                Some((path, record)) if path < entry.path => self.verdict(&path, record.kind(), 0, fail("missing")),
+                Some((path, record)) if path == entry.path => break Some(record),
                 Some(ahead) => {
                     self.ahead = Some(ahead);
-                    fail("not listed")
+                    break None;
                 }
-                None if self.records.is_some() => fail("not listed"),
-                None => Verdict::Pass,
-            };
-            let read = if verdict == Verdict::Pass { entry.size } else { 0 };
-            self.verdict(&entry.path, entry.kind, read, verdict);
-            return Ok(());
-        }
+                None => break None,
+            }
+        };
+        let before_content = match &listed {
+            Some(record) => self.compare(entry, record)?,
+            None if self.records.is_some() => fail("not listed"),
+            None => Verdict::Pass,
+        };
+        let (sum, bytes) = self.read_content()?;
+        let expected = listed.and_then(|record| record.sha256());
+        let verdict = match before_content {
+            Verdict::Pass if sum.is_none() || expected.is_some_and(|expected| Some(expected) != sum) => {
+                fail("sha256 differs")
+            }
+            verdict => verdict,
+        };
+        self.verdict(&entry.path, entry.kind, bytes, verdict);
+        Ok(())
     }
 
+    /// Everything but the content.
     fn compare(&mut self, entry: &Entry, record: &Record) -> Result<Verdict> {
         if let Some(attribute) = record.difference(entry) {
             return Ok(Verdict::Fail(format!("{attribute} differs")));
@@ -176,31 +184,35 @@ impl Verifier<'_> {
             EntryKind::File => {
                 let hash = self.files.hasher.hash_one(&entry.path);
                 self.files.hashes.insert(hash);
-                self.compare_content(record)
             }
             EntryKind::Hardlink => {
                 let hash = self.files.hasher.hash_one(&link_target(&entry.target)?);
-                let leads_to_a_file = self.files.hashes.contains(&hash);
-                Ok(if leads_to_a_file { Verdict::Pass } else { Verdict::Fail("its file is missing".to_owned()) })
+                if !self.files.hashes.contains(&hash) {
+                    return Ok(Verdict::Fail("its file is missing".to_owned()));
+                }
             }
-            _ => Ok(Verdict::Pass),
+            _ => {}
         }
+        Ok(Verdict::Pass)
     }
 
-    fn compare_content(&mut self, record: &Record) -> Result<Verdict> {
+    /// The sum of the content, and how much of it there was. No sum where it is damaged.
+    fn read_content(&mut self) -> Result<(Option<Sha256>, u64)> {
         let mut summer = Summer::new();
+        let mut bytes = 0;
         loop {
             match self.body.content() {
-                Ok(Some(piece)) => summer.update(&piece),
-                Ok(None) => break,
+                Ok(Some(piece)) => {
+                    summer.update(&piece);
+                    bytes += piece.len() as u64;
+                }
+                Ok(None) => return Ok((Some(summer.finish()), bytes)),
                 Err(error) => {
                     self.damage(error)?;
                     self.body.find_next_entry();
-                    return Ok(Verdict::Fail("sha256 differs".to_owned()));
+                    return Ok((None, bytes));
                 }
             }
         }
-        let is_same = record.sha256() == Some(summer.finish());
-        Ok(if is_same { Verdict::Pass } else { Verdict::Fail("sha256 differs".to_owned()) })
     }
 }
