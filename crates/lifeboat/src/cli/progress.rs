@@ -67,7 +67,7 @@ impl Progress {
         self.entries.fetch_add(entries, Ordering::Relaxed);
         let before = self.bar.position();
         self.bar.inc(bytes);
-        let crosses = |total: u64| (before..before + bytes).contains(&total.saturating_sub(1));
+        let crosses = |total: u64| (before..before.saturating_add(bytes)).contains(&total.saturating_sub(1));
         if self.is_shown() && self.bar.length().is_some_and(crosses) {
             // Nothing may advance for a while now, and the bar draws only some of the steps.
             self.bar.force_draw();
