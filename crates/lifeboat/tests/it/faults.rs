@@ -3,7 +3,6 @@
 #![expect(clippy::unwrap_used, clippy::disallowed_methods, reason = "these are the helpers of tests")]
 
 use std::collections::BTreeMap;
-use std::path::Path;
 
 use lifeboat_store::testing::{Random, can_run, is_root, skip, sweep};
 
@@ -372,4 +371,222 @@ fn no_inodes_and_a_read_only_file_system_for_the_archive_are_told_apart() {
     let said = env.lifeboat(BACKUP).code(16);
     assert!(said.stderr.contains("out"), "{}", said.stderr);
     drop(mount);
+}
+
+/// Each call that changes something fails once, each time it comes.
+///
+/// Shows A3 and A10.
+#[test]
+fn any_call_that_fails_ends_a_backup_with_its_code_and_leaves_nothing() {
+    const TEST: &str = "any_call_that_fails_ends_a_backup_with_its_code_and_leaves_nothing";
+    if !can_run(TEST, &["strace"]) {
+        return;
+    }
+    let env = TestEnv::new();
+    source(&env);
+    env.mkdir("out");
+    traced(&env, &[], &BACKUP).ok();
+    assert!(nothing_or_whole(&env, "undisturbed"));
+    let names = ["pwrite64", "copy_file_range", "fsync", "linkat", "fchmod", "ftruncate"];
+    let mut cases = Vec::new();
+    for (name, time) in moments(&calls(&trace(&env)), &names) {
+        cases.extend([("EIO", 1), ("ENOSPC", 14), ("EACCES", 16)].map(|error| (name.clone(), time, error)));
+    }
+    for number in sweep("a backup in which a system call fails", cases.len(), 20) {
+        let (name, time, (error, code)) = &cases[number];
+        let inject = format!("inject={name}:error={error}:when={time}");
+        let run = traced(&env, &["-e", &format!("trace={name}"), "-e", &inject], &BACKUP);
+        let what = format!("{name} {time} {error}");
+        // Work is shared among threads: one may not come to its call number `time` in every run.
+        if trace(&env).contains("(INJECTED)") {
+            let said = run.code(*code);
+            assert!(said.stderr.contains("out") && said.stdout.is_empty(), "{what}: {}", said.stderr);
+            assert!(env.names("out").is_empty(), "{what}: {:?}", env.names("out"));
+        } else {
+            run.ok();
+            assert!(nothing_or_whole(&env, &what));
+        }
+    }
+}
+
+/// Shows A5 and A10.
+#[test]
+fn a_file_that_gives_an_error_when_it_is_read_is_named_and_the_rest_is_kept() {
+    const TEST: &str = "a_file_that_gives_an_error_when_it_is_read_is_named_and_the_rest_is_kept";
+    if !can_run(TEST, &["strace"]) {
+        return;
+    }
+    let env = TestEnv::new();
+    source(&env);
+    // In several places of a unit, and half-way through a file of several units.
+    for (name, call, time, error) in [
+        ("a", "read", 1, "EIO"),
+        ("small", "read", 1, "EIO"),
+        ("large", "read", 1, "EIO"),
+        ("large", "read", 2, "EIO"),
+        ("many/7", "openat2", 1, "EACCES"),
+        ("large", "openat2", 1, "EACCES"),
+        ("small", "openat2", 1, "EIO"),
+    ] {
+        let path = env.path("source").join(name);
+        let inject = format!("inject={call}:error={error}:when={time}");
+        let options = ["-P", path.to_str().unwrap(), "-P", name, "-e", &format!("trace={call}"), "-e", &inject];
+        let archive = format!("{}-{call}-{time}.tar.zst", name.replace('/', "-"));
+        let said = traced(&env, &options, &["backup", "source", "--output", &archive, "--threads=1"]).code(3);
+        let told = said.stdout + &said.stderr;
+        assert!(told.contains(&format!("files/source/{name}")), "{archive}: {told}");
+        env.lifeboat(["backup", "verify", &archive]).ok();
+        env.lifeboat(["restore", &archive, "--to", "new", "--overwrite"]).ok();
+        let mut expected = snapshot(&env.path("source"));
+        expected.remove(name.as_bytes());
+        assert_same(&expected, &snapshot(&env.path("new/files/source")), &archive);
+        std::fs::remove_dir_all(env.path("new")).unwrap();
+    }
+    // One that is all there is: its source failed.
+    let path = env.path("source/a");
+    let options = ["-P", path.to_str().unwrap(), "-e", "trace=read", "-e", "inject=read:error=EIO"];
+    traced(&env, &options, &["backup", "source/a", "--output", "alone.tar.zst"]).code(18);
+    assert!(!env.path("alone.tar.zst").exists());
+}
+
+/// Shows A7 and A10.
+#[test]
+fn an_archive_that_gives_an_error_when_it_is_read_is_not_called_damaged() {
+    const TEST: &str = "an_archive_that_gives_an_error_when_it_is_read_is_not_called_damaged";
+    if !can_run(TEST, &["strace"]) {
+        return;
+    }
+    let env = TestEnv::new();
+    source(&env);
+    env.lifeboat(["backup", "source", "--output", "a.tar.zst"]).ok();
+    let path = env.path("a.tar.zst");
+    for time in [2, 5, 12] {
+        let inject = format!("inject=pread64:error=EIO:when={time}+");
+        let options = ["-P", path.to_str().unwrap(), "-e", "trace=pread64", "-e", &inject];
+        for args in [&["backup", "verify", "a.tar.zst"][..], &["restore", "a.tar.zst", "--to", "new"]] {
+            let said = traced(&env, &options, args).code(1);
+            assert!(trace(&env).contains("(INJECTED)"), "the archive is read by pread64");
+            assert!(said.stderr.contains("Input/output error"), "{}", said.stderr);
+            assert!(!env.path("new").exists(), "nothing is left");
+        }
+    }
+}
+
+/// Shows A7.
+#[test]
+fn a_restore_killed_at_any_moment_is_whole_or_absent_and_the_next_one_works() {
+    const TEST: &str = "a_restore_killed_at_any_moment_is_whole_or_absent_and_the_next_one_works";
+    if !can_run(TEST, &["strace"]) {
+        return;
+    }
+    let env = TestEnv::new();
+    source(&env);
+    env.lifeboat(["backup", "source", "--output", "a.tar.zst"]).ok();
+    let expected = snapshot(&env.path("source"));
+    let restore = ["restore", "a.tar.zst", "--to", "to"];
+    env.write("to/mine", "not of the archive");
+    traced(&env, &[], &restore).ok();
+    let calls = calls(&trace(&env));
+    let mut cases = moments(&calls, &["renameat2", "syncfs", "unlinkat"]);
+    let more = moments(&calls, &["pwrite64", "mkdirat", "mkdir", "fchown", "fchmod", "openat", "utimensat", "close"]);
+    let drawn = sweep("a restore killed at a system call", more.len(), 25);
+    cases.extend(drawn.into_iter().map(|number| more[number].clone()));
+    for (name, time) in &cases {
+        std::fs::remove_dir_all(env.path("to")).unwrap();
+        env.write("to/mine", "not of the archive");
+        let inject = format!("inject={name}:signal=KILL:when={time}");
+        let code = traced(&env, &["-e", &format!("trace={name}"), "-e", &inject], &restore).exit_code();
+        assert!(code == 137 || code == 0, "{name} {time}: {code}");
+        let what = format!("killed at {name} {time}");
+        let visible: Vec<_> = env.names("to").into_iter().filter(|name| !name.starts_with(".lifeboat-")).collect();
+        let is_whole = visible == ["files", "mine"];
+        assert!(is_whole || visible == ["mine"], "{what}: {visible:?}");
+        if is_whole {
+            assert_same(&expected, &snapshot(&env.path("to/files/source")), &what);
+        }
+        env.lifeboat(restore.iter().chain(&["--overwrite"])).ok();
+        assert_same(&expected, &snapshot(&env.path("to/files/source")), &format!("after it was {what}"));
+        assert_eq!(env.names("to"), ["files", "mine"], "{what}: the next one cleans up");
+    }
+}
+
+/// The power goes as soon as success is printed; what was not synced is lost.
+///
+/// Shows A3.
+#[test]
+fn what_was_reported_survives_a_power_cut() {
+    const TEST: &str = "what_was_reported_survives_a_power_cut";
+    if !needs_root(TEST) || !can_run(TEST, &["mkfs.ext4", "losetup", "python3"]) {
+        return;
+    }
+    let env = TestEnv::new();
+    source(&env);
+    let expected = snapshot(&env.path("source"));
+    env.run("truncate", ["-s", "64M", "disk"]).ok();
+    env.run("mkfs.ext4", ["-q", "disk"]).ok();
+    let disk = env.path("disk").display().to_string();
+    let mut mount = Mount::new(&env, "mnt", &["-o", "loop", &disk]);
+    for round in ["backup", "restore"] {
+        env.write("mnt/unsynced", "lost");
+        if round == "backup" {
+            env.lifeboat(["backup", "source", "--output", "mnt/new/a.tar.zst"]).ok();
+        } else {
+            env.lifeboat(["restore", "mnt/new/a.tar.zst", "--to", "mnt/deep/er"]).ok();
+        }
+        env.write("mnt/unsynced", "lost as well");
+        let cut = "import fcntl,os,struct; fcntl.ioctl(os.open('mnt',os.O_RDONLY),0x8004587D,struct.pack('I',2))";
+        env.run("python3", ["-c", cut]).ok();
+        drop(mount);
+        mount = Mount::new(&env, "mnt", &["-o", "loop", &disk]);
+        let unsynced = std::fs::read(env.path("mnt/unsynced")).unwrap_or_default();
+        assert_ne!(unsynced, b"lost as well", "the power was cut");
+        env.lifeboat(["backup", "verify", "mnt/new/a.tar.zst"]).ok();
+    }
+    assert_same(&expected, &snapshot(&env.path("mnt/deep/er/files/source")), "after the power cut");
+    drop(mount);
+}
+
+/// Shows A10.
+#[test]
+fn too_few_handles_or_threads_or_too_little_memory_never_ends_in_a_panic() {
+    const TEST: &str = "too_few_handles_or_threads_or_too_little_memory_never_ends_in_a_panic";
+    if !can_run(TEST, &["prlimit"]) {
+        return;
+    }
+    let env = TestEnv::new();
+    source(&env);
+    env.lifeboat(["backup", "source", "--output", "whole.tar.zst"]).ok();
+    env.mkdir("out");
+    let mut limits: Vec<String> = (3..24).map(|handles| format!("--nofile={handles}")).collect();
+    limits.extend((16..120).step_by(8).map(|mib| format!("--as={}", mib << 20)));
+    for number in sweep("limits of a process", limits.len(), 12) {
+        for args in [&BACKUP[..], &["restore", "whole.tar.zst", "--to", "new"]] {
+            let run = env.run("prlimit", [limits[number].as_str(), LIFEBOAT].iter().chain(args));
+            let code = run.exit_code();
+            let said = run.code(code);
+            let what = format!("{} {args:?}: {code} {}", limits[number], said.stderr);
+            // Out of memory, an allocation may abort the program; nothing is left even then.
+            let is_aborted = code == 134 && limits[number].starts_with("--as");
+            assert!(!said.stderr.contains("panicked") && code != 101, "{what}");
+            assert!(is_aborted || [0, 1, 3, 13, 14, 18, 127].contains(&code), "{what}");
+            let is_there = nothing_or_whole(&env, &what);
+            assert!(args[0] != "backup" || is_there == (code == 0 || code == 3), "{what}");
+            let new = env.path("new/files/source");
+            assert_eq!(args[0] == "restore" && code == 0, new.exists(), "{what}");
+            if env.path("new").exists() {
+                std::fs::remove_dir_all(env.path("new")).unwrap();
+            }
+        }
+    }
+    if is_root() {
+        env.run("chmod", ["777", "out"]).ok();
+        let copy = env.path("lifeboat-for-nobody");
+        std::fs::copy(LIFEBOAT, &copy).unwrap();
+        let nobody = ["--reuid=65534", "--regid=65534", "--clear-groups", "prlimit", "--nproc=1"];
+        let run = env.run("setpriv", nobody.iter().chain(&[copy.to_str().unwrap()]).chain(&BACKUP));
+        let code = run.exit_code();
+        let said = run.code(code);
+        assert!(code == 1 && !said.stderr.contains("panicked"), "one thread only: {code} {}", said.stderr);
+        assert!(env.names("out").is_empty());
+    }
 }

@@ -2,6 +2,7 @@
 
 mod changes;
 mod cli;
+mod damage;
 mod env;
 mod faults;
 mod fidelity;
