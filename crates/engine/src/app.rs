@@ -12,6 +12,8 @@ pub use lifeboat_format::model::{EntryKind, Outcome};
 pub use lifeboat_format::path::{EntryPath, shown};
 pub use lifeboat_format::record::{Head, Record};
 
+pub use crate::size::{size, size_of};
+
 use crate::clock::Clock;
 use crate::{Cancel, Monitor, Problem, Result};
 
@@ -102,6 +104,7 @@ pub struct Problems {
 #[derive(Clone, Debug, Serialize)]
 pub struct BackupReport {
     /// The archive.
+    #[serde(serialize_with = "as_shown")]
     pub archive: PathBuf,
     /// The snapshot's id.
     pub id: String,
@@ -136,6 +139,7 @@ pub struct BackupReport {
 #[derive(Clone, Debug, Serialize)]
 pub struct BackupPlan {
     /// Where the archive would go (another one of that name may get there first).
+    #[serde(serialize_with = "as_shown")]
     pub archive: PathBuf,
     /// Per source: name, root, regular files and their bytes.
     pub sources: Vec<PlannedSource>,
@@ -262,6 +266,7 @@ pub struct RestorePlan {
 #[derive(Clone, Debug, Serialize)]
 pub struct RestoreReport {
     /// Where it went.
+    #[serde(serialize_with = "as_shown")]
     pub to: PathBuf,
     /// Regular files restored.
     pub files: u64,
@@ -279,6 +284,11 @@ pub struct RestoreReport {
     /// How long it took.
     #[serde(rename = "seconds", serialize_with = "as_seconds")]
     pub elapsed: Duration,
+}
+
+/// JSON holds no bytes: what is not UTF-8 is escaped.
+fn as_shown<S: serde::Serializer>(path: &std::path::Path, serializer: S) -> std::result::Result<S::Ok, S::Error> {
+    serializer.serialize_str(&shown(path.as_os_str().as_encoded_bytes()))
 }
 
 fn as_seconds<S: serde::Serializer>(elapsed: &Duration, serializer: S) -> std::result::Result<S::Ok, S::Error> {

@@ -51,6 +51,16 @@ impl Error {
         Self { kind, what: what.into(), state: None, next: None }
     }
 
+    /// Says first which object it is about, unless that is said already.
+    #[must_use]
+    pub(crate) fn about(mut self, path: &std::path::Path) -> Self {
+        let name = path.display().to_string();
+        if !self.what.contains(&name) {
+            self.what = format!("{name}: {}", self.what);
+        }
+        self
+    }
+
     /// Adds whether data is safe. What was said deeper down stays.
     #[must_use]
     pub fn state(mut self, state: impl Into<String>) -> Self {

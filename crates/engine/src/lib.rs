@@ -11,6 +11,7 @@ mod beneath;
 pub mod clock;
 mod error;
 mod ours;
+mod size;
 mod tally;
 mod workers;
 // The one door.

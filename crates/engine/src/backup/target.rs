@@ -10,6 +10,7 @@ use lifeboat_store as store;
 
 use super::NOTHING_WRITTEN;
 use crate::app::{BackupRequest, CompressionKind};
+use crate::size::size;
 use crate::source::roots;
 use crate::{Error, ErrorKind, Result};
 
@@ -87,7 +88,7 @@ impl Target {
         match error.kind() {
             ErrorKind::NoSpace => {
                 let free = store::durable::free_space(&self.dir).ok().and_then(|(bytes, _)| bytes);
-                let free = free.map(|free| format!("{free} bytes are free; ")).unwrap_or_default();
+                let free = free.map(|free| format!("{} free; ", size(free))).unwrap_or_default();
                 error.next(format!(
                     "make room in {dir} ({free}a backup may need twice the archive's size), \
                      or choose another place with --output"

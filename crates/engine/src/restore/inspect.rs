@@ -47,7 +47,10 @@ fn records(archive: &Archive, cancel: &Cancel, each: &mut dyn FnMut(&EntryPath, 
             Ok(())
         })
     })
-    .map_err(|error| error.state("nothing was written"))
+    .map_err(|error| {
+        let error = error.about(archive.path()).state("nothing was written");
+        if error.kind() == ErrorKind::Unsafe { error.next(super::DO_NOT_TRUST) } else { error }
+    })
 }
 
 /// Path, kind and size of every entry.
@@ -102,7 +105,7 @@ pub(crate) fn verify(
             each(path, verdict);
         });
     let findings = findings.map_err(|error| {
-        let error = Error::from(error).state("nothing was written");
+        let error = Error::from(error).about(path).state("nothing was written");
         if error.kind() == ErrorKind::Corrupt { error.next("use another copy of this backup") } else { error }
     })?;
     Ok(VerifyReport {

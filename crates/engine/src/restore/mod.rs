@@ -19,6 +19,8 @@ use crate::tally::Tally;
 use crate::{Cancel, Error, ErrorKind, Result};
 use stage::{Filled, Stage};
 
+const DO_NOT_TRUST: &str = "do not trust this archive; find out where it comes from";
+
 /// Restores the archive of `request` below its directory.
 pub(crate) fn restore_to(request: &RestoreRequest, watch: Watch<'_>) -> Result<RestoreReport> {
     let began = Instant::now();
@@ -55,9 +57,10 @@ pub(crate) fn plan_to(
 /// Opens an archive, with what to do when that fails.
 fn open(path: &Path) -> Result<Archive> {
     Archive::open(path).map_err(|error| {
-        let error = Error::from(error).state("nothing was written");
+        let error = Error::from(error).about(path).state("nothing was written");
         match error.kind() {
             ErrorKind::Corrupt => error.next("use another copy of this backup"),
+            ErrorKind::Unsafe => error.next(DO_NOT_TRUST),
             ErrorKind::Failed => error.next("check the archive's path"),
             _ => error,
         }
@@ -66,6 +69,8 @@ fn open(path: &Path) -> Result<Archive> {
 
 fn add_state(error: Error, request: &RestoreRequest) -> Error {
     let to = request.to.display();
+    let is_of_the_archive = matches!(error.kind(), ErrorKind::Corrupt | ErrorKind::Unsafe | ErrorKind::Unsupported);
+    let error = if is_of_the_archive { error.about(&request.archive) } else { error };
     let error = error.state(format!("nothing was restored, and {to} is as it was before"));
     match error.kind() {
         ErrorKind::Corrupt => error.next(format!(
@@ -75,7 +80,7 @@ fn add_state(error: Error, request: &RestoreRequest) -> Error {
         ErrorKind::NoSpace => error.next(format!("make room on the file system of {to}, or restore elsewhere")),
         ErrorKind::Denied => error.next(format!("restore to a directory that you may write in, not {to}")),
         ErrorKind::Cancelled => error.next("run the same command again"),
-        ErrorKind::Unsafe => error.next("do not trust this archive; find out where it comes from"),
+        ErrorKind::Unsafe => error.next(DO_NOT_TRUST),
         _ => error,
     }
 }

@@ -5,6 +5,7 @@ use lifeboat_format::model::EntryKind;
 use lifeboat_format::path::EntryPath;
 
 use crate::app::{Action, LISTED_MAX, PlanLine, RestorePlan, RestoreRequest};
+use crate::size::size;
 use crate::{Error, ErrorKind, Result};
 
 /// What stands at the place of an entry.
@@ -58,7 +59,7 @@ impl RestorePlan {
                 .next("make room there, or restore elsewhere"))
         };
         if let Some(free) = room.bytes.filter(|free| needed > *free) {
-            return too_little(format!("need {needed} bytes, have {free}"));
+            return too_little(format!("need {}, have {}", size(needed), size(free)));
         }
         match room.inodes {
             Some(free) if self.entries > free => too_little(format!("need {} inodes, have {free}", self.entries)),

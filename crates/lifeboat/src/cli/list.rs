@@ -31,7 +31,7 @@ pub(super) struct Args {
 
 pub(super) fn run(args: &Args, surface: Surface<'_>) -> Result<u8> {
     let console = surface.console;
-    let head = verify::head(&args.archive, surface).map_err(|error| error.state(STATE))?;
+    let head = surface.app.head(&args.archive).map_err(|error| error.state(STATE))?;
     if console.options.json {
         let archive = render::path(&args.archive);
         console.json("snapshot", &Snapshot { archive, has_manifest: head.is_some(), head: head.as_ref() });

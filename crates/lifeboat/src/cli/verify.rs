@@ -2,8 +2,8 @@
 
 use std::path::{Path, PathBuf};
 
-use lifeboat_engine::app::{EntryPath, Head, LISTED_MAX, Verdict, VerifyReport, Watch, shown};
-use lifeboat_engine::{Cancel, Error, ErrorKind, Monitor, Problem, Result};
+use lifeboat_engine::app::{EntryPath, Head, LISTED_MAX, Verdict, VerifyReport, shown};
+use lifeboat_engine::{Error, ErrorKind, Result};
 use serde::Serialize;
 
 use super::console::{BAD, Console, GOOD};
@@ -73,31 +73,6 @@ pub(super) fn run(args: &Args, surface: Surface<'_>) -> Result<u8> {
         json::exit_error(&Message { exit_code: exit_code::FAILED, ..Message::of(&error, None) });
     }
     Ok(exit_code::FAILED)
-}
-
-/// Is told nothing.
-struct Nobody;
-
-impl Monitor for Nobody {
-    fn problem(&self, _: Problem) {}
-    fn advanced(&self, _: u64, _: u64) {}
-}
-
-/// The head of an archive; `None` for a tar that Lifeboat did not write.
-pub(super) fn head(archive: &Path, surface: Surface<'_>) -> Result<Option<Head>> {
-    // Verifying begins with the head. Once it is known, nothing more is asked for.
-    let enough = Cancel::new();
-    let mut found = None;
-    let mut opened = |head: Option<&Head>| {
-        found = Some(head.cloned());
-        enough.set();
-    };
-    let watch = Watch { monitor: &Nobody, cancel: &enough };
-    let stopped = surface.app.verify(archive, Some(1), watch, &mut opened, &mut |_, _| {});
-    match (found, stopped) {
-        (Some(head), _) => Ok(head),
-        (None, stopped) => stopped.map(|_| None),
-    }
 }
 
 /// `Created: 2026-02-24T03:00:00Z (lifeboat v1.0.0; nefia v0.1.16)`

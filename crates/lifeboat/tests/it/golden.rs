@@ -231,7 +231,7 @@ fn code_1_of_verify_says_when_the_archive_does_not_open() {
     assert_eq!(
         said.normal_stderr(),
         "\
-error[E1300]: the archive is cut off
+error[E1300]: cut.tar.zst: the archive is cut off
   what happened: nothing was written
   do this: use another copy of this backup
 "
@@ -325,7 +325,7 @@ fn code_13_is_damage() {
     assert_eq!(
         said.normal_stderr(),
         "\
-error[E1300]: the archive is cut off
+error[E1300]: cut.tar.zst: the archive is cut off
   what happened: nothing was restored, and back is as it was before
   do this: use another copy of this backup; \"lifeboat backup verify cut.tar.zst\" says which files are whole
 "
@@ -358,7 +358,7 @@ fn code_14_is_no_space() {
         "\
 error[E1400]: could not write to $DIR/small: No space left on device (os error 28)
   what happened: no archive was made, and nothing else was changed
-  do this: make room in $DIR/small (1048576 bytes are free; a backup may need twice the archive's size), or choose another place with --output
+  do this: make room in $DIR/small (<size> free; a backup may need twice the archive's size), or choose another place with --output
 "
     );
     assert!(left.is_empty(), "{left:?}");
@@ -396,7 +396,7 @@ fn code_17_is_a_format_of_the_future() {
     assert_eq!(
         said.normal_stderr(),
         "\
-error[E1700]: the manifest's format is lifeboat/2, and this version reads lifeboat/1; update Lifeboat
+error[E1700]: new.tar.zst: the manifest's format is lifeboat/2, and this version reads lifeboat/1; update Lifeboat
   what happened: nothing was written
   do this: use a version of Lifeboat that reads this
 "
@@ -481,9 +481,9 @@ fn code_23_is_an_unsafe_archive() {
     assert_eq!(
         said.normal_stderr(),
         "\
-error[E2300]: the entry path \"../x\" has a component that means another directory
+error[E2300]: evil.tar: the entry path \"../x\" has a component that means another directory
   what happened: nothing was written
-  do this: do not restore it unless you know who made it; `lifeboat backup list` shows what is in it
+  do this: do not trust this archive; find out where it comes from
 "
     );
     assert!(!env.path("back").exists(), "nothing was written");
