@@ -14,6 +14,8 @@ use rustix::fs::inotify;
 use crate::env::{Cmd, Run, Said, TestEnv};
 use crate::fidelity::NOBODY;
 
+mod chosen;
+
 /// Backs up `source` to `a.tar.zst` while `act` is called shortly after each time
 /// that `victim` is opened; `when` its reads are held up meanwhile (as `strace` counts).
 fn backup_while(env: &TestEnv, victim: &Path, when: &str, mut act: impl FnMut(usize)) -> Run {

@@ -1,6 +1,6 @@
 //! Killed at any moment, no space, no inodes, I/O errors, no power: what a
 //! run that could not end well leaves behind, and what it says.
-#![expect(clippy::unwrap_used, clippy::disallowed_methods, reason = "these are the helpers of tests")]
+#![expect(clippy::unwrap_used, reason = "these are the helpers of tests")]
 
 use std::collections::BTreeMap;
 
