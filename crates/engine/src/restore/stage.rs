@@ -5,7 +5,9 @@
 //! that summing and writing keep all cores busy. Nothing is ever opened
 //! through a symlink: every step down is by the handle of a directory.
 
+use std::collections::HashSet;
 use std::fs::File;
+use std::hash::{BuildHasher as _, RandomState};
 use std::io::{Read as _, Seek as _, Write as _};
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::path::{Path, PathBuf};
@@ -186,6 +188,7 @@ impl Stage {
             batch: Vec::new(),
             batch_bytes: 0,
             way: Vec::new(),
+            seen: Default::default(),
             count: Count::default(),
         };
         let result = thread::scope(|scope| {
@@ -402,6 +405,8 @@ struct Filler<'a> {
     batch_bytes: usize,
     /// The handles of the directories down to the one at hand.
     way: Vec<(Vec<u8>, Arc<OwnedFd>)>,
+    /// Hashes of the paths so far, of a foreign tar only.
+    seen: (RandomState, HashSet<u64>),
     count: Count,
 }
 
@@ -433,14 +438,17 @@ impl Filler<'_> {
 
     /// In a foreign tar a later entry of the same name replaces an earlier one.
     fn make_way(&mut self, entry: &Entry) -> Result<()> {
-        let dir = self.parent(entry)?;
-        if rustix::fs::statat(&dir, entry.path.name(), rustix::fs::AtFlags::SYMLINK_NOFOLLOW).is_ok() {
-            self.send_batch();
-            self.pool.drain()?;
-            rustix::fs::unlinkat(&dir, entry.path.name(), rustix::fs::AtFlags::empty())
-                .map_err(|error| entry_failed(entry, error))?;
+        if self.seen.1.insert(self.seen.0.hash_one(&entry.path)) {
+            return Ok(());
         }
-        Ok(())
+        // The earlier one may still be on its way to a worker.
+        self.send_batch();
+        self.pool.drain()?;
+        let dir = self.parent(entry)?;
+        match rustix::fs::unlinkat(&dir, entry.path.name(), rustix::fs::AtFlags::empty()) {
+            Ok(()) | Err(Errno::NOENT) => Ok(()),
+            Err(error) => Err(entry_failed(entry, error)),
+        }
     }
 
     /// The handle of the directory that `entry` stands in.
