@@ -12,7 +12,7 @@ use lifeboat_store::testing::{Random, can_run, is_root, skip};
 use rustix::fs::inotify;
 
 use crate::env::{Cmd, Run, Said, TestEnv};
-use crate::fidelity::NOBODY;
+use crate::fidelity::{Maker, NOBODY, Node, snapshot};
 
 mod chosen;
 
@@ -432,4 +432,42 @@ fn an_unreadable_archive_is_a_matter_of_permission() {
     env.command_as_nobody(["restore", "a.tar.zst", "--to", "other"]).run().code(16);
     env.command_as_nobody(["backup", "source", "--output", "b.tar.zst"]).run().code(16);
     assert_eq!(env.names(""), ["a.tar.zst", "new", "source"]);
+}
+
+/// Capabilities, ACLs, owners and `trusted.*` in one archive, for one who may set none of them.
+///
+/// Shows A7.
+#[test]
+fn an_ordinary_user_restores_what_root_backed_up_with_a_note() {
+    const TEST: &str = "an_ordinary_user_restores_what_root_backed_up_with_a_note";
+    if !can_run(TEST, &["setcap", "setfacl"]) {
+        return;
+    }
+    if !is_root() {
+        return skip(TEST, "needs root, to act as another user");
+    }
+    let env = TestEnv::new();
+    let maker = Maker::new(&env.path("source"));
+    if !maker.usual() {
+        return skip(TEST, "the temporary directory's file system has no extended attributes");
+    }
+    maker.privileged(&env);
+    set_mode(&env.path("source/root/closed"), 0o755);
+    env.lifeboat(["backup", "source", "--output", "a.tar.zst"]).ok();
+    set_mode(&env.path("a.tar.zst"), 0o644);
+    set_mode(&env.path(""), 0o777);
+    let said = env.command_as_nobody(["restore", "a.tar.zst", "--to", "new", "--json"]).run().ok();
+    assert!(problems(&said).iter().all(|problem| problem.starts_with("unprivileged ")), "{:?}", problems(&said));
+    assert!(!problems(&said).is_empty());
+    let (before, after) = (snapshot(&env.path("source")), snapshot(&env.path("new/files/source")));
+    for (path, node) in before.iter().filter(|(_, node)| ["file", "symlink", "dir"].contains(&node.kind)) {
+        let got = after.get(path).unwrap_or_else(|| panic!("{} is missing", String::from_utf8_lossy(path)));
+        assert_eq!((&node.content, &node.target, node.mtime), (&got.content, &got.target, got.mtime));
+        assert_eq!(got.owner, (NOBODY, NOBODY));
+        assert_eq!(got.mode & 0o6000, 0, "{}", String::from_utf8_lossy(path));
+        let user = |node: &Node| node.xattrs.keys().filter(|name| name.starts_with("user.")).count();
+        assert_eq!(user(node), user(got));
+    }
+    let said = env.command_as_nobody(["restore", "a.tar.zst", "--to", "same", "--same-owner", "--json"]).run().code(3);
+    assert!(problems(&said).iter().all(|problem| problem.starts_with("metadata-lost ")), "{:?}", problems(&said));
 }

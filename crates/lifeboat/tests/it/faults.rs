@@ -9,6 +9,8 @@ use lifeboat_store::testing::{Random, can_run, is_root, skip, sweep};
 use crate::env::{Run, TestEnv};
 use crate::fidelity::{Mount, assert_same, snapshot};
 
+mod lacking;
+
 const LIFEBOAT: &str = env!("CARGO_BIN_EXE_lifeboat");
 
 /// Runs `lifeboat` under strace with these options; its log is `trace`.

@@ -373,7 +373,7 @@ impl Maker {
     }
 
     /// What only root can make.
-    fn privileged(&self, env: &TestEnv) {
+    pub(crate) fn privileged(&self, env: &TestEnv) {
         self.dir("root/closed");
         self.file("root/closed/inside", "x");
         for (name, owner) in [("low", 1234), ("seven-digits", 3_000_000), ("high", 4_000_000_000)] {
@@ -387,6 +387,7 @@ impl Maker {
         std::os::unix::fs::chown(self.path("root/suid"), Some(1000), Some(1000)).unwrap();
         self.mode("root/suid", 0o6755);
         self.xattr("root/suid", "trusted.note", b"for root");
+        self.xattr("root/link-high", "trusted.note", b"of the symlink itself");
         let tool = self.file("root/capable", "x").into_os_string();
         env.run("setcap", [OsString::from("cap_net_bind_service,cap_net_raw+ep"), tool]).ok();
         let acl = |options: &[&str], path: OsString| {

@@ -1,8 +1,9 @@
 //! What goes into an archive, what it is called, and how it is compressed.
 
-use lifeboat_store::testing::can_run;
+use lifeboat_store::testing::{can_run, is_root, skip};
 
 use crate::env::TestEnv;
+use crate::fidelity::Mount;
 
 /// The paths in an archive below `files/source/`.
 fn listed(env: &TestEnv, archive: &str) -> Vec<String> {
@@ -180,4 +181,45 @@ fn our_archives_beside_the_new_one_are_left_out_and_what_only_looks_like_one_is_
     // Written somewhere else, all of them are.
     env.lifeboat(["backup", "source", "--output", "elsewhere.tar.zst"]).ok();
     assert_eq!(listed(&env, "elsewhere.tar.zst").len(), 8);
+}
+
+/// Shows A1 and A3.
+#[test]
+fn backups_at_the_same_moment_get_names_of_their_own() {
+    let env = TestEnv::new();
+    env.write("source/a", "x".repeat(100_000));
+    let running: Vec<_> = (0..8).map(|_| env.command(["backup", "source"]).start()).collect();
+    let said: Vec<_> = running.into_iter().map(|running| running.wait().ok().stdout).collect();
+    let mut names = env.names("");
+    names.retain(|name| name != "source");
+    assert_eq!(names.len(), 8, "{names:?}");
+    for name in &names {
+        assert!(said.iter().any(|said| said.contains(&format!("Backup written to {name} "))), "{name}: {said:?}");
+        env.lifeboat(["backup", "verify", name]).ok();
+    }
+}
+
+/// Shows A1 and A5.
+#[test]
+fn other_file_systems_are_taken_unless_told_otherwise_and_a_loop_of_mounts_ends() {
+    const TEST: &str = "other_file_systems_are_taken_unless_told_otherwise_and_a_loop_of_mounts_ends";
+    if !is_root() {
+        return skip(TEST, "needs root, to mount");
+    }
+    let env = TestEnv::new();
+    env.write("source/a", "x");
+    let source = env.path("source").display().to_string();
+    let inner = Mount::new(&env, "source/mnt", &["-t", "tmpfs", "tmpfs"]);
+    env.write("source/mnt/inner", "y");
+    env.lifeboat(["backup", "source", "--output", "all.tar.zst"]).ok();
+    assert_eq!(listed(&env, "all.tar.zst"), ["a", "mnt", "mnt/inner"]);
+    let said = env.lifeboat(["backup", "source", "--output", "one.tar.zst", "--one-file-system", "-v"]).ok();
+    assert_eq!(listed(&env, "one.tar.zst"), ["a", "mnt"]);
+    assert!((said.stdout + &said.stderr).contains("files/source/mnt"));
+    let around = Mount::new(&env, "source/loop", &["--rbind", &source]);
+    let said = env.lifeboat(["backup", "source", "--output", "loop.tar.zst", "-v"]).ok();
+    assert!((said.stdout + &said.stderr).contains("files/source/loop"));
+    assert!(listed(&env, "loop.tar.zst").contains(&"mnt/inner".to_owned()));
+    drop(around);
+    drop(inner);
 }
