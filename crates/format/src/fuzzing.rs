@@ -3,7 +3,7 @@
 //! the public interface only. Compiled with the feature `testing`.
 
 use std::fs::File;
-use std::io::Write as _;
+use std::io::{Read as _, Write as _};
 use std::path::Path;
 
 use lifeboat_store::Cancel;
@@ -19,9 +19,10 @@ use crate::{Error, ErrorKind, Result};
 
 /// The longest manifest that is looked at.
 pub const MANIFEST_MAX_BYTES: usize = 64 << 10;
-/// The longest archive that is looked at: zstd makes at most 32,768 bytes of
-/// one, so that never more than 256 MiB come out.
-pub const ARCHIVE_MAX_BYTES: usize = 8 << 10;
+/// The longest archive that is looked at.
+pub const ARCHIVE_MAX_BYTES: usize = 64 << 10;
+/// The longest one in zstd, which makes at most 32,768 bytes of one: never more than 256 MiB come out.
+pub const ZSTD_MAX_BYTES: usize = 8 << 10;
 /// The most content that is read.
 const CONTENT_MAX_BYTES: u64 = 256 << 20;
 
@@ -83,13 +84,14 @@ fn said(packed: &[u8]) -> Said {
 
 /// Reads `data`, but for its first byte, as the text of a manifest. That byte
 /// is the length of the pieces that the text comes in, the second time.
+/// Returns whether it is a manifest of ours, and sound.
 ///
 /// # Panics
 /// When something does not hold that must.
-pub fn manifest(data: &[u8]) {
-    let Some((cut, text)) = data.split_first() else { return };
+pub fn manifest(data: &[u8]) -> bool {
+    let Some((cut, text)) = data.split_first() else { return false };
     if text.len() > MANIFEST_MAX_BYTES {
-        return;
+        return false;
     }
     let blocks = manifest_blocks(text);
     let end = [0; 2 * BLOCK];
@@ -101,9 +103,9 @@ pub fn manifest(data: &[u8]) {
     let pieces: Vec<u8> = rest.chunks(piece_len).flat_map(frame).collect();
     let said_in_pieces = said(&[frame(header), pieces, frame(&end)].concat());
     assert_eq!(said_whole, said_in_pieces, "it does not matter how the text is cut");
-    if let Ok(Some((head, records))) = said_whole {
-        check_said(text, &head, &records);
-    }
+    let Ok(Some((head, records))) = said_whole else { return false };
+    check_said(text, &head, &records);
+    true
 }
 
 /// What every manifest must be that was read to its end.
@@ -152,14 +154,14 @@ fn check_against_plain_json(text: &[u8], records: &[(EntryPath, Record)]) {
 
 /// Reads `data`, but for its first byte, as an archive. That byte says whether
 /// it is one as it stands, or a tar to be packed first ([`PACKINGS`],
-/// [`WITH_RIGHT_SUMS`], [`WITH_MANIFEST`]).
+/// [`WITH_RIGHT_SUMS`], [`WITH_MANIFEST`]). Returns whether verify says that it is good.
 ///
 /// # Panics
 /// When something does not hold that must.
-pub fn archive(data: &[u8]) {
-    let Some((mode, bytes)) = data.split_first() else { return };
-    if bytes.len() > ARCHIVE_MAX_BYTES {
-        return;
+pub fn archive(data: &[u8]) -> bool {
+    let Some((mode, bytes)) = data.split_first() else { return false };
+    if bytes.len() > if is_zstd(bytes) { ZSTD_MAX_BYTES } else { ARCHIVE_MAX_BYTES } {
+        return false;
     }
     let mut tar = bytes.to_vec();
     if mode & WITH_RIGHT_SUMS != 0 {
@@ -174,9 +176,16 @@ pub fn archive(data: &[u8]) {
     let packed = pack(mode % PACKINGS, &tar);
     let is_good = check_archive(&packed);
     assert!(is_good || !must_be_good, "a tar with the manifest that it should have is good");
-    if mode % PACKINGS != 0 {
-        check_packing(&tar, &packed);
-    }
+    check_tar(&tar, &packed);
+    is_good
+}
+
+fn is_zstd(bytes: &[u8]) -> bool {
+    matches!(bytes, [0x28, 0xb5, 0x2f, 0xfd, ..] | [_, 0x2a, 0x4d, 0x18, ..])
+}
+
+fn is_gzip(bytes: &[u8]) -> bool {
+    bytes.starts_with(&[0x1f, 0x8b])
 }
 
 /// `tar` packed in one of the ways that archives are: not at all, as one zstd
@@ -222,7 +231,7 @@ fn make_sums_right(tar: &mut [u8]) {
 fn with_manifest(tar: &[u8]) -> Option<(Vec<u8>, bool)> {
     const HEAD: &str = r#"{"format":"lifeboat/1","tool":{"name":"fuzz","version":"1"},"app":"a","host":"h","id":"0",
         "created":"2026-02-24T03:00:00Z","window_ms":0,"outcome":"good","sources":[],"files":["#;
-    let archive = open(tar).ok().filter(|archive| archive.head().is_none())?;
+    let archive = open(&pack(3, tar)).ok().filter(|archive| archive.head().is_none())?;
     let entries = read_all(&archive).ok()?;
     let records = entries.iter().map(|read| {
         let record = Record::new(&read.entry, read.sum);
@@ -256,7 +265,8 @@ fn read_all(archive: &Archive) -> Result<Vec<ReadEntry>> {
             check_path(&entry.path);
             let mut summer = Summer::new();
             let mut read = 0;
-            let mut next = walk.whole_content()?;
+            let whole = walk.whole_content()?;
+            let mut next = if whole.is_some() { whole } else { walk.content()? };
             while let Some(piece) = next {
                 assert!(!piece.is_empty(), "a piece holds something");
                 summer.update(&piece);
@@ -344,15 +354,68 @@ fn check_ours(archive: &Archive, findings: Option<Findings>, read: Result<Vec<Re
     }
 }
 
-/// A tar is the same however it is packed.
-fn check_packing(tar: &[u8], packed: &[u8]) {
-    let all = |bytes: &[u8]| -> Option<Result<Vec<_>>> {
-        let archive = open(bytes).ok()?;
-        let entries = read_all(&archive);
-        Some(entries.map(|entries| entries.into_iter().map(|read| (read.entry, read.sum)).collect()))
+/// A tar is the same however it is packed, and whoever reads it.
+fn check_tar(tar: &[u8], packed: &[u8]) {
+    if is_zstd(tar) || is_gzip(tar) {
+        return;
+    }
+    // Not every tar can be told from its first bytes, and the head may be damaged.
+    let Ok(archive) = open(tar) else { return };
+    let entries = read_all(&archive);
+    let others = if entries.is_ok() { read_by_tar_crate(tar) } else { None };
+    if let (Ok(entries), Some(others)) = (&entries, others) {
+        let same = |(read, other): (&ReadEntry, &Other)| {
+            (read.entry.path.as_bytes(), read.entry.size, read.sum) == (&other.path, other.size, other.sum)
+        };
+        let others = &others[usize::from(archive.head().is_some())..];
+        assert!(entries.len() == others.len() && entries.iter().zip(others).all(same), "others read {others:?}");
+    }
+    let all = |entries: Result<Vec<ReadEntry>>| match entries {
+        Ok(entries) => Ok(entries.into_iter().map(|read| (read.entry, read.sum)).collect::<Vec<_>>()),
+        Err(error) => Err(error.to_string()),
     };
-    // Not every tar can be told from its first bytes.
-    let Some(plain) = all(tar) else { return };
-    let packed = all(packed).expect("packed, a tar can be opened too");
-    assert_eq!(plain.map_err(|error| error.to_string()), packed.map_err(|error| error.to_string()));
+    let packed = open(packed).expect("packed, it can be opened too");
+    assert_eq!(all(entries), all(read_all(&packed)), "the packing does not matter");
+}
+
+/// An entry as the tar crate reads it.
+#[derive(Debug)]
+struct Other {
+    path: Vec<u8>,
+    size: u64,
+    sum: Option<Sha256>,
+}
+
+/// What the tar crate reads; `None` where it fails, or is known to differ.
+fn read_by_tar_crate(tar: &[u8]) -> Option<Vec<Other>> {
+    // It ends a PAX record at the first newline, and the PAX header at an empty line.
+    if tar.windows(2).any(|pair| pair == b"\n\n") {
+        return None;
+    }
+    let mut others = Vec::new();
+    for entry in tar::Archive::new(tar).entries().ok()? {
+        let mut entry = entry.ok()?;
+        let entry_type = entry.header().entry_type().as_byte();
+        let is_sound = entry.pax_extensions().ok()?.is_none_or(|mut records| records.all(|record| record.is_ok()));
+        let mut path = entry.path_bytes().into_owned();
+        // Global headers and labels are entries to it, and a long name may hold a NUL.
+        if matches!(entry_type, b'g' | b'V') || !is_sound || path.contains(&0) {
+            return None;
+        }
+        let is_dir = entry_type == b'5' || matches!(entry_type, b'0' | 0) && path.ends_with(b"/");
+        while path.starts_with(b"./") {
+            path.drain(..2);
+        }
+        while path.ends_with(b"/") {
+            path.pop();
+        }
+        if is_dir && matches!(path.as_slice(), b"" | b".") {
+            continue;
+        }
+        let mut content = Vec::new();
+        entry.read_to_end(&mut content).ok()?;
+        let is_file = !is_dir && matches!(entry_type, b'0' | 0 | b'7');
+        others.push(Other { path, size: entry.size(), sum: is_file.then(|| Sha256::of(&content)) });
+    }
+    Some(others)
 }
