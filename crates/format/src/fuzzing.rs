@@ -398,8 +398,8 @@ fn read_by_tar_crate(tar: &[u8]) -> Option<Vec<Other>> {
         let entry_type = entry.header().entry_type().as_byte();
         let is_sound = entry.pax_extensions().ok()?.is_none_or(|mut records| records.all(|record| record.is_ok()));
         let mut path = entry.path_bytes().into_owned();
-        // Global headers and labels are entries to it, and a long name may hold a NUL.
-        if matches!(entry_type, b'g' | b'V') || !is_sound || path.contains(&0) {
+        // Extensions that it does not know are entries to it, and a long name may hold a NUL.
+        if matches!(entry_type, b'g' | b'x' | b'K' | b'L' | b'V') || !is_sound || path.contains(&0) {
             return None;
         }
         let is_dir = entry_type == b'5' || matches!(entry_type, b'0' | 0) && path.ends_with(b"/");
