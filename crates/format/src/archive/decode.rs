@@ -7,13 +7,14 @@ use std::fs::File;
 use std::io::{self, BufReader, Read, Seek as _, SeekFrom};
 use std::os::unix::fs::FileExt as _;
 use std::path::Path;
-use std::sync::{Arc, Condvar, Mutex, MutexGuard};
+use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 use std::thread;
 
 use bytes::Bytes;
 use lifeboat_store::{self as store, Cancel};
 use zstd::zstd_safe::{self, DCtx};
 
+use super::unit::Unit;
 use super::{BLOCK, tar};
 use crate::{Error, ErrorKind, Result};
 
@@ -21,6 +22,9 @@ use crate::{Error, ErrorKind, Result};
 const FRAME_MAX_BYTES: usize = 16 << 20;
 /// What a stream is handed on in.
 const STREAM_STEP_BYTES: usize = 1 << 20;
+/// How much is read at once while looking for frames. Little: what is larger, as
+/// most blocks are, is read past this buffer to where it belongs.
+const HEADERS_BYTES: usize = 16 << 10;
 /// The largest window of a stream: 2 to this power, as `zstd` without `--long`.
 const WINDOW_LOG_MAX: u32 = 27;
 
@@ -97,8 +101,9 @@ pub(super) fn with_units<T>(
     cancel: &Cancel,
     consume: impl FnOnce(&mut Units<'_>) -> Result<T>,
 ) -> Result<T> {
-    let reader = BufReader::with_capacity(128 << 10, Cursor { file: Arc::clone(file), at: 0 });
-    let scanner = Mutex::new(Scanner { reader, packing, next_seq: 0, is_over: false, starts: None });
+    let reader = BufReader::with_capacity(HEADERS_BYTES, Cursor { file: Arc::clone(file), at: 0 });
+    let scanner =
+        Mutex::new(Scanner { reader, packing, next_seq: 0, is_over: false, starts: None, spares: Arc::default() });
     let slots = Slots { state: Mutex::default(), moved_on: Condvar::new(), ahead_max: threads as u64 + 2 };
     let threads = if packing == Packing::Zstd { threads.max(1) } else { 1 };
     thread::scope(|scope| {
@@ -155,7 +160,7 @@ struct CloseOnDrop<'a>(&'a Slots);
 
 impl Drop for CloseOnDrop<'_> {
     fn drop(&mut self) {
-        self.0.state.lock().unwrap_or_else(std::sync::PoisonError::into_inner).closed = true;
+        self.0.state.lock().unwrap_or_else(PoisonError::into_inner).closed = true;
         self.0.moved_on.notify_all();
     }
 }
@@ -212,6 +217,7 @@ impl Slots {
 
 fn decode(scanner: &Mutex<Scanner>, slots: &Slots, cancel: &Cancel) {
     let mut context = DCtx::try_create();
+    let spares = Arc::clone(&lock(scanner).spares);
     loop {
         let mut scanner = lock(scanner);
         if let Err(error) = cancel.check() {
@@ -229,7 +235,7 @@ fn decode(scanner: &Mutex<Scanner>, slots: &Slots, cancel: &Cancel) {
             Ok(Found::Frame { at, frame, raw_len }) => {
                 let seq = scanner.number();
                 drop(scanner);
-                slots.put(seq, decompress(context.as_mut(), at, &frame, raw_len))
+                slots.put(seq, decompress(context.as_mut(), &spares, at, frame, raw_len))
             }
             Ok(Found::Stream) => scanner.stream(slots, cancel),
             Err(error) => {
@@ -244,11 +250,50 @@ fn decode(scanner: &Mutex<Scanner>, slots: &Slots, cancel: &Cancel) {
     }
 }
 
-fn decompress(context: Option<&mut DCtx<'_>>, at: u64, frame: &[u8], raw_len: usize) -> Result<Bytes> {
+/// Buffers that were used and can be used again.
+#[derive(Default)]
+struct Spares {
+    frames: Mutex<Vec<Unit>>,
+    raws: Mutex<Vec<Vec<u8>>>,
+}
+
+/// A decompressed unit, whose buffer is used again when nobody reads it any more.
+struct Raw {
+    bytes: Vec<u8>,
+    spares: Arc<Spares>,
+}
+
+impl AsRef<[u8]> for Raw {
+    fn as_ref(&self) -> &[u8] {
+        &self.bytes
+    }
+}
+
+impl Drop for Raw {
+    fn drop(&mut self) {
+        let bytes = std::mem::take(&mut self.bytes);
+        self.spares.raws.lock().unwrap_or_else(PoisonError::into_inner).push(bytes);
+    }
+}
+
+fn decompress(
+    context: Option<&mut DCtx<'_>>,
+    spares: &Arc<Spares>,
+    at: u64,
+    frame: Unit,
+    raw_len: usize,
+) -> Result<Bytes> {
     let context = context.ok_or_else(no_memory)?;
-    let mut raw = Vec::with_capacity(raw_len);
-    context.decompress(&mut raw, frame).map_err(|code| damaged(at, zstd_safe::get_error_name(code)))?;
-    if raw.len() == raw_len { Ok(raw.into()) } else { Err(damaged(at, "a frame is shorter than it says")) }
+    let mut raw = Raw { bytes: lock(&spares.raws).pop().unwrap_or_default(), spares: Arc::clone(spares) };
+    raw.bytes.clear();
+    raw.bytes.reserve(raw_len);
+    context.decompress(&mut raw.bytes, frame.filled()).map_err(|code| damaged(at, zstd_safe::get_error_name(code)))?;
+    lock(&spares.frames).push(frame);
+    if raw.bytes.len() == raw_len {
+        Ok(Bytes::from_owner(raw))
+    } else {
+        Err(damaged(at, "a frame is not as long as it says"))
+    }
 }
 
 fn no_memory() -> Error {
@@ -259,7 +304,7 @@ enum Found {
     /// A whole frame that says how much is in it.
     Frame {
         at: u64,
-        frame: Vec<u8>,
+        frame: Unit,
         raw_len: usize,
     },
     /// What can only be read as a stream; the reader stands at its start.
@@ -276,6 +321,7 @@ struct Scanner {
     is_over: bool,
     /// Where frames start by the table at the end, once damage made it worth reading.
     starts: Option<Vec<u64>>,
+    spares: Arc<Spares>,
 }
 
 impl Scanner {
@@ -319,25 +365,28 @@ impl Scanner {
 
     /// Reads the frame at `at`, whose magic was read (RFC 8878, 3.1.1).
     fn frame(&mut self, at: u64) -> Result<Found> {
-        let mut frame = vec![0x28, 0xb5, 0x2f, 0xfd];
-        let take = |reader: &mut Buffered, frame: &mut Vec<u8>, count: usize| {
-            let start = frame.len();
-            frame.resize(start + count, 0);
-            reader.read_exact(&mut frame[start..]).map_err(|error| read_error(at, &error))
+        let mut frame = lock(&self.spares.frames).pop().unwrap_or_else(Unit::new);
+        frame.clear();
+        frame.push(&[0x28, 0xb5, 0x2f, 0xfd]);
+        let take = |reader: &mut Buffered, frame: &mut Unit, count: usize| match frame.read_from(reader, count) {
+            Ok(read) if read == count => Ok(()),
+            Ok(_) => Err(Error::corrupt("the archive is cut off")),
+            Err(error) => Err(read_error(at, &error)),
         };
         take(&mut self.reader, &mut frame, 1)?;
-        let descriptor = frame[4];
+        let descriptor = frame.filled()[4];
         let is_single = descriptor & 0x20 != 0;
         let dictionary_len = [0, 1, 2, 4][usize::from(descriptor & 3)];
         let size_len = [usize::from(is_single), 2, 4, 8][usize::from(descriptor >> 6)];
         take(&mut self.reader, &mut frame, usize::from(!is_single) + dictionary_len + size_len)?;
-        let Some(raw_len) = content_size(&frame[frame.len() - size_len..]).filter(|len| *len <= FRAME_MAX_BYTES) else {
+        let size_field = &frame.filled()[frame.len() - size_len..];
+        let Some(raw_len) = content_size(size_field).filter(|len| *len <= FRAME_MAX_BYTES) else {
             self.reader.seek(SeekFrom::Start(at)).map_err(|error| read_error(at, &error))?;
             return Ok(Found::Stream);
         };
         loop {
             take(&mut self.reader, &mut frame, 3)?;
-            let header = &frame[frame.len() - 3..];
+            let header = &frame.filled()[frame.len() - 3..];
             let header = u32::from_le_bytes([header[0], header[1], header[2], 0]);
             let len = usize::try_from(header >> 3).expect("21 bits");
             // A block of one repeated byte holds just that.

@@ -14,6 +14,7 @@ mod pack;
 pub mod pipeline;
 mod spool;
 mod tar;
+mod unit;
 pub mod verify;
 pub mod walk;
 

@@ -1,73 +1,13 @@
 //! Packing one entry that fits into a unit: header, content, padding, and the
 //! one retry of a file that changes while it is read.
 
-use std::io::{self, Read};
-
-use super::{UNIT_BYTES, header, padding};
+use super::unit::Unit;
+use super::{UNIT_BYTES, header};
 use crate::capture::{Item, Settled};
 use crate::model::{Entry, EntryKind, Sha256};
 use crate::monitor::{Monitor, Problem, ProblemClass};
 use crate::path::EntryPath;
 use crate::record::Record;
-
-/// Bytes of tar that are compressed together. The room is kept for the next
-/// unit, so that it is set to zero only once.
-pub(super) struct Unit {
-    room: Vec<u8>,
-    len: usize,
-}
-
-impl Unit {
-    pub(super) fn new() -> Self {
-        Self { room: Vec::new(), len: 0 }
-    }
-
-    pub(super) fn clear(&mut self) {
-        self.len = 0;
-    }
-
-    pub(super) fn filled(&self) -> &[u8] {
-        &self.room[..self.len]
-    }
-
-    fn make_room(&mut self, more: usize) -> &mut [u8] {
-        let end = self.len + more;
-        if self.room.len() < end {
-            // In steps, and at once to the usual size: growing copies.
-            let grown = if end > 1 << 16 { end.max(UNIT_BYTES + (64 << 10)) } else { end.next_power_of_two() };
-            self.room.resize(grown, 0);
-        }
-        &mut self.room[self.len..end]
-    }
-
-    pub(super) fn push(&mut self, bytes: &[u8]) {
-        self.make_room(bytes.len()).copy_from_slice(bytes);
-        self.len += bytes.len();
-    }
-
-    /// Zeros up to a whole block after `content_len` bytes of content.
-    pub(super) fn pad(&mut self, content_len: u64) {
-        let zeros = padding(content_len);
-        self.make_room(zeros).fill(0);
-        self.len += zeros;
-    }
-
-    /// Reads `wanted` bytes, or fewer where the content ends early.
-    pub(super) fn read_from(&mut self, content: &mut (impl Read + ?Sized), wanted: usize) -> io::Result<usize> {
-        let room = self.make_room(wanted);
-        let mut read = 0;
-        while read < wanted {
-            match content.read(&mut room[read..]) {
-                Ok(0) => break,
-                Ok(more) => read += more,
-                Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
-                Err(error) => return Err(error),
-            }
-        }
-        self.len += read;
-        Ok(read)
-    }
-}
 
 /// An entry that is in a unit, with what the manifest says of it.
 pub(super) struct Packed {
@@ -94,11 +34,11 @@ struct Reading {
 
 /// Packs `item` into `unit`; `None` when it is left out, and `monitor` knows why.
 pub(super) fn entry(item: &dyn Item, unit: &mut Unit, monitor: &dyn Monitor) -> Option<Packed> {
-    let start = unit.len;
+    let start = unit.len();
     match read_settled(item, unit, monitor) {
         Ok(packed) => Some(packed),
         Err(problem) => {
-            unit.len = start;
+            unit.cut_back(start);
             monitor.problem(problem);
             None
         }
@@ -106,7 +46,7 @@ pub(super) fn entry(item: &dyn Item, unit: &mut Unit, monitor: &dyn Monitor) -> 
 }
 
 fn read_settled(item: &dyn Item, unit: &mut Unit, monitor: &dyn Monitor) -> Result<Packed, Problem> {
-    let start = unit.len;
+    let start = unit.len();
     let first = match read(item, unit)? {
         Ok(reading) => reading,
         Err(no_file) => return Ok(Packed::new(&no_file, None)),
@@ -114,7 +54,7 @@ fn read_settled(item: &dyn Item, unit: &mut Unit, monitor: &dyn Monitor) -> Resu
     if first.settled == Settled::Same {
         return Ok(Packed::new(&first.entry, Some(first.sum)));
     }
-    unit.len = start;
+    unit.cut_back(start);
     let second = match read(item, unit)? {
         Ok(reading) => reading,
         Err(no_file) => return Ok(Packed::new(&no_file, None)),
@@ -141,14 +81,14 @@ fn settled_twice(first: &Reading, second: &Reading, unit: &Unit) -> Settled {
 fn read(item: &dyn Item, unit: &mut Unit) -> Result<Result<Reading, Entry>, Problem> {
     let opened = item.open()?;
     let mut entry = opened.entry;
-    let header_start = unit.len;
+    let header_start = unit.len();
     unit.push(&header::encode(&entry));
     let Some(mut content) = opened.content else { return Ok(Err(entry)) };
     let unreadable = |message: String| Problem::new(ProblemClass::Unreadable, item.path().as_bytes(), message);
     // More than its listing said, by more than a unit's worth in all: it would break the bound on memory.
-    let wanted = usize::try_from(entry.size).ok().filter(|size| unit.len + size <= 2 * UNIT_BYTES);
+    let wanted = usize::try_from(entry.size).ok().filter(|size| unit.len() + size <= 2 * UNIT_BYTES);
     let wanted = wanted.ok_or_else(|| unreadable("it grew too fast while its directory was read".to_owned()))?;
-    let content_start = unit.len;
+    let content_start = unit.len();
     let read =
         unit.read_from(&mut *content, wanted).map_err(|error| unreadable(format!("it could not be read: {error}")))?;
     let sum = Sha256::of(&unit.filled()[content_start..]);
@@ -157,7 +97,7 @@ fn read(item: &dyn Item, unit: &mut Unit) -> Result<Result<Reading, Entry>, Prob
         settled = Settled::Changed;
         entry.size = read as u64;
         let header = header::encode(&entry);
-        unit.room[header_start..content_start].copy_from_slice(&header);
+        unit.patch(header_start, &header);
     }
     unit.pad(entry.size);
     Ok(Ok(Reading { entry, content_start, sum, settled }))

@@ -14,8 +14,9 @@ use std::thread;
 use lifeboat_store::Cancel;
 
 use super::codec::{self, Compression, Encoder};
-use super::pack::{self, Packed, Unit};
+use super::pack::{self, Packed};
 use super::spool::{Captured, Change, LargeEnd, Out, Spool};
+use super::unit::Unit;
 use super::{UNIT_BYTES, header, padding};
 use crate::capture::{Content, Entries, Item, Settled};
 use crate::model::{Entry, Summer};
