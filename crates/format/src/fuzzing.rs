@@ -303,6 +303,9 @@ fn verified(archive: &Archive, threads: usize) -> Result<(Findings, Verdicts)> {
     })?;
     let failed = verdicts.iter().filter(|(_, verdict, _)| *verdict != Verdict::Pass).count();
     assert_eq!((findings.files, findings.failed), (verdicts.len() as u64, failed as u64), "the counts are right");
+    let bytes: u64 = verdicts.iter().map(|(_, _, bytes)| *bytes).sum();
+    assert_eq!(findings.bytes, bytes, "what is counted was read for an entry");
+    assert!(bytes <= CONTENT_MAX_BYTES, "what is counted came out of the archive");
     assert_eq!(findings.has_manifest, archive.head().is_some());
     Ok((findings, verdicts))
 }
