@@ -19,9 +19,10 @@ use std::thread;
 use bytes::Bytes;
 use lifeboat_format::archive::{Archive, Walk};
 use lifeboat_format::model::{Entry, EntryKind, Sha256, Summer};
+use lifeboat_format::monitor::{Problem, ProblemClass};
 use lifeboat_format::path::EntryPath;
 use lifeboat_store::{self as store, durable};
-use rustix::fs::{Mode, OFlags};
+use rustix::fs::{Mode, OFlags, Timespec, Timestamps};
 use rustix::io::Errno;
 
 use super::node::{self, Losses, NotSet};
@@ -49,6 +50,8 @@ pub(super) struct Stage {
     pointer: File,
     /// The outermost directory that was made for the target.
     made: Option<PathBuf>,
+    /// The target's times before anything was done in it.
+    times: Timestamps,
     is_done: bool,
     /// Whether it holds the only copy of something.
     is_kept: bool,
@@ -101,6 +104,7 @@ impl Stage {
         // network file systems cannot lock a directory; then two restores that begin in the same moment may collide.
         let lock = File::open(target_path).map_err(|error| io("open", target_path, error))?;
         lock.lock().unwrap_or(());
+        let times = times_of(&target).map_err(|error| io("look at", target_path, error))?;
         remove_abandoned(&target, target_path)?;
         let path = target_path.join(format!("{STAGE_PREFIX}{}", durable::random_hex()));
         rustix::fs::mkdir(&path, Mode::RWXU).map_err(|error| io("create a stage in", target_path, error))?;
@@ -113,6 +117,7 @@ impl Stage {
                 new,
                 pointer,
                 made,
+                times,
                 is_done: false,
                 is_kept: false,
             }),
@@ -230,6 +235,8 @@ impl Drop for Stage {
         }
         remove_stage(&self.path);
         if !self.is_done {
+            // The stage came and went; nothing else should show.
+            rustix::fs::futimens(&self.target, &self.times).unwrap_or(());
             remove_made(self.made.as_deref(), &self.target_path);
         }
     }
@@ -242,6 +249,15 @@ fn remove_stage(path: &Path) {
     std::fs::remove_dir_all(path.join(NEW)).unwrap_or(());
     std::fs::remove_file(path.join(STAGE_POINTER)).unwrap_or(());
     std::fs::remove_dir(path).unwrap_or(());
+}
+
+fn times_of(dir: &File) -> rustix::io::Result<Timestamps> {
+    let stat = rustix::fs::fstat(dir)?;
+    let time = |seconds, nanos| Timespec { tv_sec: seconds, tv_nsec: i64::try_from(nanos).unwrap_or(0) };
+    Ok(Timestamps {
+        last_access: time(stat.st_atime, stat.st_atime_nsec),
+        last_modification: time(stat.st_mtime, stat.st_mtime_nsec),
+    })
 }
 
 /// The outermost ancestor of `path` that is missing, or `path` itself.
@@ -556,8 +572,14 @@ impl Filler<'_> {
                 .next("if you trust where the archive comes from, add --devices"));
         }
         let dir = self.parent(entry)?;
-        node::create_special(dir.as_fd(), entry.path.name(), entry, self.losses)
-            .map_err(|error| entry_failed(entry, error))?;
+        match node::create_special(dir.as_fd(), entry.path.name(), entry, self.losses) {
+            Err(Errno::PERM) if is_device => {
+                let message = "it is a device, which only root can make; it was left out";
+                let problem = Problem::new(ProblemClass::MetadataLost, entry.path.as_bytes(), message);
+                self.watch.monitor.problem(problem);
+            }
+            made => made.map_err(|error| entry_failed(entry, error))?,
+        }
         self.watch.monitor.advanced(1, 0);
         Ok(())
     }

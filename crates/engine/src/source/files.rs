@@ -267,6 +267,14 @@ impl<'a> Tree<'a> {
             self.visit_dir(path, relative, name, &stat);
         } else if level.is_included || self.matcher.includes(&relative, false) {
             self.take_ancestors();
+            let is_stored = match kind {
+                Some(EntryKind::File | EntryKind::Symlink) => true,
+                Some(EntryKind::Char | EntryKind::Block) => self.selection.devices,
+                _ => false,
+            };
+            if is_stored && stat.st_nlink > 1 && self.visit_link(&path, &stat) {
+                return;
+            }
             match kind {
                 Some(EntryKind::File) => self.visit_file(path, relative, name, &stat),
                 Some(EntryKind::Symlink) => self.visit_symlink(path, name, &stat),
@@ -349,9 +357,6 @@ impl<'a> Tree<'a> {
     }
 
     fn visit_file(&mut self, path: EntryPath, relative: Vec<u8>, name: &[u8], stat: &Stat) {
-        if stat.st_nlink > 1 && self.visit_link(&path, stat) {
-            return;
-        }
         let listing = &self.levels.last().expect("a name stands in a directory").listing;
         let has_log = SQLITE_LOGS.iter().any(|end| listing.has(&[name, *end].concat()));
         self.add_file(path, relative, stat, has_log);

@@ -71,7 +71,7 @@ pub fn verify(
     })
 }
 
-/// The paths of the files so far, as 64-bit hashes: hard links must lead to one.
+/// The paths so far of all but directories, as 64-bit hashes: hard links must lead to one.
 #[derive(Default)]
 struct Seen {
     hasher: RandomState,
@@ -162,6 +162,7 @@ impl Verifier<'_> {
         let (sum, bytes) = self.read_content()?;
         let expected = listed.and_then(|record| record.sha256());
         let verdict = match before_content {
+            Verdict::Pass if sum.is_none() && expected.is_none() => fail("damaged"),
             Verdict::Pass if sum.is_none() || expected.is_some_and(|expected| Some(expected) != sum) => {
                 fail("sha256 differs")
             }
@@ -181,17 +182,17 @@ impl Verifier<'_> {
             return Ok(Verdict::Fail("unsafe".to_owned()));
         }
         match entry.kind {
-            EntryKind::File => {
-                let hash = self.files.hasher.hash_one(&entry.path);
-                self.files.hashes.insert(hash);
-            }
+            EntryKind::Dir => {}
             EntryKind::Hardlink => {
                 let hash = self.files.hasher.hash_one(&link_target(&entry.target)?);
                 if !self.files.hashes.contains(&hash) {
                     return Ok(Verdict::Fail("its file is missing".to_owned()));
                 }
             }
-            _ => {}
+            _ => {
+                let hash = self.files.hasher.hash_one(&entry.path);
+                self.files.hashes.insert(hash);
+            }
         }
         Ok(Verdict::Pass)
     }
