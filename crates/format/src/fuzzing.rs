@@ -282,13 +282,15 @@ fn read_all(archive: &Archive) -> Result<Vec<ReadEntry>> {
     })
 }
 
-/// Whether each hard link leads to a file before it.
+/// Whether each hard link leads to an entry before it that has its own content.
 fn links_lead_back(entries: &[ReadEntry]) -> bool {
     let leads_back = |(index, read): (usize, &ReadEntry)| {
         let target = read.entry.target.as_slice();
         let target = target.strip_prefix(b"./").unwrap_or(target);
-        let is_target =
-            |before: &ReadEntry| before.entry.kind == EntryKind::File && before.entry.path.as_bytes() == target;
+        let is_target = |before: &ReadEntry| {
+            let has_its_own = !matches!(before.entry.kind, EntryKind::Dir | EntryKind::Hardlink);
+            has_its_own && before.entry.path.as_bytes() == target
+        };
         read.entry.kind != EntryKind::Hardlink || entries[..index].iter().any(is_target)
     };
     entries.iter().enumerate().all(leads_back)
