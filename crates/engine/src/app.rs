@@ -1,299 +1,25 @@
 //! The one door for every surface: requests come in, reports go out. Each
 //! method is one recipe of the engine.
 
-use std::collections::BTreeMap;
-use std::path::PathBuf;
-use std::time::Duration;
-
-use serde::Serialize;
+use std::path::Path;
 
 pub use lifeboat_format::archive::verify::Verdict;
 pub use lifeboat_format::model::{EntryKind, Outcome};
 pub use lifeboat_format::path::{EntryPath, shown};
 pub use lifeboat_format::record::{Head, Record};
 
-pub use crate::size::{size, size_of};
-
 use crate::clock::Clock;
-use crate::{Cancel, Monitor, Problem, Result};
-
-/// How many problems, failures or conflicts a report lists; more are only counted.
-pub const LISTED_MAX: usize = 100;
-
-/// What a run needs besides its request: who is told, and who may stop it.
-#[derive(Clone, Copy)]
-pub struct Watch<'a> {
-    /// Is told how far the run is and what went wrong.
-    pub monitor: &'a dyn Monitor,
-    /// Asks the run to stop.
-    pub cancel: &'a Cancel,
-}
+pub use crate::report::{
+    Action, BackupPlan, BackupReport, BackupRequest, CompressionKind, FailedSource, LISTED_MAX, ListReport, PlanLine,
+    PlannedSource, Problems, RestorePlan, RestoreReport, RestoreRequest, Selection, VerifyReport, Watch,
+};
+pub use crate::size::{size, size_of};
+use crate::{Cancel, Result};
 
 /// The engine as a surface sees it.
 pub struct App<'a> {
     /// What time it is.
     pub clock: &'a dyn Clock,
-}
-
-/// How archives are compressed.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum CompressionKind {
-    /// zstd, levels 1 to 19.
-    Zstd,
-    /// gzip, levels 1 to 9.
-    Gzip,
-}
-
-/// Which files of a source are taken.
-#[derive(Clone, Debug, Default)]
-pub struct Selection {
-    /// Patterns (gitignore syntax, relative to each root) of what is taken; none: everything.
-    pub include: Vec<String>,
-    /// Patterns of what is left out; wins over `include`.
-    pub exclude: Vec<String>,
-    /// Whether device nodes are taken.
-    pub devices: bool,
-    /// Whether directories on other file systems are left out.
-    pub one_file_system: bool,
-}
-
-/// Back up these paths into one archive.
-#[derive(Clone, Debug)]
-pub struct BackupRequest {
-    /// Files and directories; relative ones start at `working_dir`.
-    pub paths: Vec<PathBuf>,
-    /// The archive to write; by default a dated name in `working_dir`.
-    pub output: Option<PathBuf>,
-    /// By default what the suffix of `output` says, else zstd.
-    pub compression: Option<CompressionKind>,
-    /// By default 3 for zstd and 6 for gzip.
-    pub level: Option<u8>,
-    /// Which files are taken.
-    pub selection: Selection,
-    /// Whether the archive is read back before the run is good.
-    pub verify_on_create: bool,
-    /// How many workers; by default one for each core.
-    pub threads: Option<usize>,
-    /// Where relative paths start.
-    pub working_dir: PathBuf,
-}
-
-/// A source that could not be backed up; nothing of it is in the archive.
-#[derive(Clone, Debug, Serialize)]
-pub struct FailedSource {
-    /// Its name.
-    pub name: String,
-    /// Where it should be.
-    pub root: String,
-    /// Why it failed.
-    pub message: String,
-}
-
-/// Problems of a run: the first ones, and counts of all by class.
-#[derive(Clone, Debug, Default, Serialize)]
-pub struct Problems {
-    /// The first [`LISTED_MAX`], in the order they happened.
-    pub listed: Vec<Problem>,
-    /// All of them, by [`crate::ProblemClass::word`].
-    pub counts: BTreeMap<&'static str, u64>,
-    /// Whether one of them makes the run incomplete (exit 3).
-    pub is_incomplete: bool,
-}
-
-/// What a backup did.
-#[derive(Clone, Debug, Serialize)]
-pub struct BackupReport {
-    /// The archive.
-    #[serde(serialize_with = "as_shown")]
-    pub archive: PathBuf,
-    /// The snapshot's id.
-    pub id: String,
-    /// The application.
-    pub app: String,
-    /// How it ended.
-    pub outcome: Outcome,
-    /// The archive's size.
-    pub size_bytes: u64,
-    /// Regular files in it.
-    pub files: u64,
-    /// Entries of every kind in it.
-    pub entries: u64,
-    /// Bytes of content in it, before compression.
-    pub bytes: u64,
-    /// How many entries the exclude patterns left out.
-    pub excluded: u64,
-    /// Archives of ours in the output directory that were left out of their own source.
-    pub own_archives: u64,
-    /// Sources that failed.
-    pub failed_sources: Vec<FailedSource>,
-    /// What went wrong on single entries.
-    pub problems: Problems,
-    /// Whether the archive was read back and found whole.
-    pub verified: bool,
-    /// How long it took.
-    #[serde(rename = "seconds", serialize_with = "as_seconds")]
-    pub elapsed: Duration,
-}
-
-/// What a backup would do.
-#[derive(Clone, Debug, Serialize)]
-pub struct BackupPlan {
-    /// Where the archive would go (another one of that name may get there first).
-    #[serde(serialize_with = "as_shown")]
-    pub archive: PathBuf,
-    /// Per source: name, root, regular files and their bytes.
-    pub sources: Vec<PlannedSource>,
-    /// Sources that would fail.
-    pub failed_sources: Vec<FailedSource>,
-    /// How many entries the exclude patterns would leave out.
-    pub excluded: u64,
-    /// Archives of ours that would be left out.
-    pub own_archives: u64,
-    /// Free space where the archive would be written, if the file system counts it.
-    pub free_bytes: Option<u64>,
-    /// What would be noted (sockets, unreadable directories).
-    pub problems: Problems,
-}
-
-/// One source of a [`BackupPlan`].
-#[derive(Clone, Debug, Serialize)]
-pub struct PlannedSource {
-    /// Its name.
-    pub name: String,
-    /// Where it stands.
-    pub root: String,
-    /// Regular files in it.
-    pub files: u64,
-    /// Bytes of their content.
-    pub bytes: u64,
-}
-
-/// What is in an archive, without its entries.
-#[derive(Clone, Debug)]
-pub struct ListReport {
-    /// The manifest's head; `None` for a foreign tar.
-    pub head: Option<Head>,
-    /// The archive's size.
-    pub size_bytes: u64,
-    /// Entries of every kind.
-    pub entries: u64,
-    /// Regular files.
-    pub files: u64,
-    /// Bytes of their content.
-    pub bytes: u64,
-}
-
-/// What verifying an archive found.
-#[derive(Clone, Debug, Serialize)]
-pub struct VerifyReport {
-    /// Whether all is as the manifest says.
-    pub is_good: bool,
-    /// Whether there is a manifest.
-    pub has_manifest: bool,
-    /// Files, and other entries that failed.
-    pub files: u64,
-    /// How many failed.
-    pub failed: u64,
-    /// Bytes of content that were read.
-    pub bytes: u64,
-    /// The first place where the archive itself is damaged.
-    pub damage: Option<String>,
-    /// How long it took.
-    #[serde(rename = "seconds", serialize_with = "as_seconds")]
-    pub elapsed: Duration,
-}
-
-/// Restore an archive into a directory.
-#[derive(Clone, Debug)]
-pub struct RestoreRequest {
-    /// The archive.
-    pub archive: PathBuf,
-    /// The directory; made if missing.
-    pub to: PathBuf,
-    /// Whether existing files there may be replaced.
-    pub overwrite: bool,
-    /// Whether device nodes are made.
-    pub devices: bool,
-    /// Whether an owner that cannot be set is a problem instead of a note.
-    pub same_owner: bool,
-    /// How many workers; by default one for each core.
-    pub threads: Option<usize>,
-}
-
-/// What would become of one entry.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
-#[serde(rename_all = "lowercase")]
-pub enum Action {
-    /// It does not exist yet.
-    New,
-    /// It would replace something.
-    Overwrite,
-    /// A directory that exists already, whose other content stays.
-    Merge,
-}
-
-/// One line of a restore plan.
-#[derive(Clone, Debug)]
-pub struct PlanLine {
-    /// What would become of it.
-    pub action: Action,
-    /// The entry.
-    pub path: EntryPath,
-    /// What it is.
-    pub kind: EntryKind,
-    /// Bytes of content.
-    pub size: u64,
-}
-
-/// A restore plan, without its lines.
-#[derive(Clone, Debug, Default, Serialize)]
-pub struct RestorePlan {
-    /// Regular files that would be restored.
-    pub files: u64,
-    /// Bytes of their content.
-    pub bytes: u64,
-    /// Entries of every kind.
-    pub entries: u64,
-    /// Entries that would replace something.
-    pub overwrites: u64,
-    /// The first [`LISTED_MAX`] of them, escaped.
-    pub overwritten: Vec<String>,
-    /// Free space at the target, if the file system counts it.
-    pub free_bytes: Option<u64>,
-}
-
-/// What a restore did.
-#[derive(Clone, Debug, Serialize)]
-pub struct RestoreReport {
-    /// Where it went.
-    #[serde(serialize_with = "as_shown")]
-    pub to: PathBuf,
-    /// Regular files restored.
-    pub files: u64,
-    /// Entries of every kind.
-    pub entries: u64,
-    /// Bytes of content.
-    pub bytes: u64,
-    /// Paths of the files, escaped, where there are at most [`LISTED_MAX`].
-    #[serde(skip)]
-    pub paths: Vec<String>,
-    /// Whether every sum was held against a manifest; not so for a foreign tar.
-    pub verified: bool,
-    /// What could not be restored of single entries.
-    pub problems: Problems,
-    /// How long it took.
-    #[serde(rename = "seconds", serialize_with = "as_seconds")]
-    pub elapsed: Duration,
-}
-
-/// JSON holds no bytes: what is not UTF-8 is escaped.
-fn as_shown<S: serde::Serializer>(path: &std::path::Path, serializer: S) -> std::result::Result<S::Ok, S::Error> {
-    serializer.serialize_str(&shown(path.as_os_str().as_encoded_bytes()))
-}
-
-fn as_seconds<S: serde::Serializer>(elapsed: &Duration, serializer: S) -> std::result::Result<S::Ok, S::Error> {
-    // Milliseconds are as exact as anybody reads them.
-    serializer.serialize_f64((elapsed.as_secs_f64() * 1000.0).round() / 1000.0)
 }
 
 impl App<'_> {
@@ -317,7 +43,7 @@ impl App<'_> {
     ///
     /// # Errors
     /// When the archive cannot be read.
-    pub fn head(&self, archive: &std::path::Path) -> Result<Option<Head>> {
+    pub fn head(&self, archive: &Path) -> Result<Option<Head>> {
         crate::restore::inspect::head(archive)
     }
 
@@ -327,7 +53,7 @@ impl App<'_> {
     /// When the archive cannot be read or `each` returns one.
     pub fn list(
         &self,
-        archive: &std::path::Path,
+        archive: &Path,
         cancel: &Cancel,
         each: &mut dyn FnMut(&EntryPath, &Record) -> Result<()>,
     ) -> Result<ListReport> {
@@ -341,7 +67,7 @@ impl App<'_> {
     /// When the archive does not open or its manifest is damaged.
     pub fn verify(
         &self,
-        archive: &std::path::Path,
+        archive: &Path,
         threads: Option<usize>,
         watch: Watch<'_>,
         opened: &mut dyn FnMut(Option<&Head>),

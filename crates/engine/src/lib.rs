@@ -11,6 +11,7 @@ mod beneath;
 pub mod clock;
 mod error;
 mod ours;
+mod report;
 mod size;
 mod tally;
 mod workers;

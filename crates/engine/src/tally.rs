@@ -4,7 +4,7 @@ use std::sync::Mutex;
 
 use lifeboat_format::monitor::{Monitor, Problem, ProblemClass};
 
-use crate::app::{LISTED_MAX, Problems};
+use crate::report::{LISTED_MAX, Problems};
 
 /// A monitor that remembers what went wrong.
 pub(crate) struct Tally<'a> {

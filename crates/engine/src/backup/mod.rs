@@ -16,8 +16,8 @@ use lifeboat_format::path::shown;
 use lifeboat_format::record::{self, Details, FORMAT, Head, Tool};
 use lifeboat_store::durable::{self, Unnamed};
 
-use crate::app::{BackupPlan, BackupReport, BackupRequest, FailedSource, PlannedSource, Watch};
 use crate::clock::Clock;
+use crate::report::{BackupPlan, BackupReport, BackupRequest, FailedSource, PlannedSource, Watch};
 use crate::source::files::{LeftOut, OutputDir, Tree};
 use crate::source::roots::{self, Root};
 use crate::tally::Tally;

@@ -9,7 +9,7 @@ use lifeboat_format::archive::Compression;
 use lifeboat_store as store;
 
 use super::NOTHING_WRITTEN;
-use crate::app::{BackupRequest, CompressionKind};
+use crate::report::{BackupRequest, CompressionKind};
 use crate::size::size;
 use crate::source::roots;
 use crate::{Error, ErrorKind, Result};

@@ -3,13 +3,14 @@
 use std::path::Path;
 use std::time::Instant;
 
+use lifeboat_format::archive::verify::Verdict;
 use lifeboat_format::archive::{Archive, verify as format_verify};
 use lifeboat_format::model::EntryKind;
 use lifeboat_format::path::EntryPath;
 use lifeboat_format::record::{Head, Record};
 
 use super::open;
-use crate::app::{ListReport, Verdict, VerifyReport, Watch};
+use crate::report::{ListReport, VerifyReport, Watch};
 use crate::{Cancel, Error, ErrorKind, Result, workers};
 
 /// Keeps the error of a callback while the format's own result passes it.

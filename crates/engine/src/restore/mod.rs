@@ -14,7 +14,7 @@ use std::time::Instant;
 use lifeboat_format::archive::Archive;
 use lifeboat_format::monitor::{Monitor as _, Problem, ProblemClass};
 
-use crate::app::{PlanLine, RestorePlan, RestoreReport, RestoreRequest, Watch};
+use crate::report::{PlanLine, RestorePlan, RestoreReport, RestoreRequest, Watch};
 use crate::tally::Tally;
 use crate::{Cancel, Error, ErrorKind, Result};
 use stage::{Filled, Stage};

@@ -11,7 +11,7 @@ use rustix::io::Errno;
 
 use super::node;
 use super::stage::{Filled, Stage};
-use crate::app::RestoreRequest;
+use crate::report::RestoreRequest;
 use crate::tally::Tally;
 use crate::{Error, ErrorKind, Result, beneath};
 

@@ -4,7 +4,7 @@
 use lifeboat_format::model::EntryKind;
 use lifeboat_format::path::EntryPath;
 
-use crate::app::{Action, LISTED_MAX, PlanLine, RestorePlan, RestoreRequest};
+use crate::report::{Action, LISTED_MAX, PlanLine, RestorePlan, RestoreRequest};
 use crate::size::size;
 use crate::{Error, ErrorKind, Result};
 

@@ -26,8 +26,8 @@ use rustix::fs::{Mode, OFlags, Timespec, Timestamps};
 use rustix::io::Errno;
 
 use super::node::{self, Losses, NotSet};
-use crate::app::{LISTED_MAX, RestoreRequest, Watch};
 use crate::ours::{STAGE_POINTER, STAGE_PREFIX, is_stage};
+use crate::report::{LISTED_MAX, RestoreRequest, Watch};
 use crate::{Error, ErrorKind, Result, beneath, workers};
 
 /// What the pointer says while nothing of the user's is in the stage.

@@ -12,7 +12,7 @@ use rustix::io::Errno;
 
 use super::inspect;
 use super::plan::{Present, Room};
-use crate::app::{PlanLine, RestorePlan, RestoreRequest};
+use crate::report::{PlanLine, RestorePlan, RestoreRequest};
 use crate::{Cancel, Error, ErrorKind, Result, beneath};
 
 /// Who is told of the lines of a plan.

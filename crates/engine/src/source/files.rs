@@ -24,7 +24,7 @@ use super::item::{Known, Listed};
 use super::listing::Listing;
 use super::matcher::Matcher;
 use super::roots::Root;
-use crate::app::Selection;
+use crate::report::Selection;
 use crate::{Result, beneath, ours};
 
 /// How many directories on the way down are kept open; those above are opened again.

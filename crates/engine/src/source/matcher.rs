@@ -7,7 +7,7 @@ use std::path::Path;
 
 use ignore::gitignore::{Gitignore, GitignoreBuilder};
 
-use crate::app::Selection;
+use crate::report::Selection;
 use crate::{Error, ErrorKind, Result};
 
 /// Compiled patterns of one source.

@@ -15,7 +15,7 @@ use rustix::fs::{Mode, OFlags};
 use super::attributes::Names;
 use super::listing::Listing;
 use crate::Result;
-use crate::app::FailedSource;
+use crate::report::FailedSource;
 
 /// The folder of a snapshot in which every `files` source has its own.
 const PLACE: &str = "files";

@@ -15,7 +15,7 @@ use lifeboat_store::{self as store, Cancel};
 use zstd::zstd_safe::{self, DCtx};
 
 use super::unit::Unit;
-use super::{BLOCK, tar};
+use super::{BLOCK, header};
 use crate::{Error, ErrorKind, Result};
 
 /// The largest frame that is decompressed in one piece.
@@ -42,7 +42,7 @@ impl Packing {
         match head {
             [0x28, 0xb5, 0x2f, 0xfd, ..] | [0x50..=0x5f, 0x2a, 0x4d, 0x18, ..] => Some(Self::Zstd),
             [0x1f, 0x8b, ..] => Some(Self::Gzip),
-            _ if head.get(..BLOCK).is_some_and(tar::begins_an_entry) => Some(Self::Plain),
+            _ if head.get(..BLOCK).is_some_and(header::begins_an_entry) => Some(Self::Plain),
             _ => None,
         }
     }

@@ -215,6 +215,22 @@ fn pax_blocks(entry: &Entry, records: &[u8]) -> Vec<u8> {
     blocks
 }
 
+/// A header whose checksum is right.
+pub(super) fn checked(block: &[u8]) -> Result<&Header> {
+    let header = Header::from_byte_slice(block);
+    let sum: u32 =
+        block.iter().enumerate().map(|(at, byte)| if (148..156).contains(&at) { 32 } else { u32::from(*byte) }).sum();
+    match header.cksum() {
+        Ok(stored) if stored == sum => Ok(header),
+        _ => Err(Error::corrupt("a tar header's checksum is wrong")),
+    }
+}
+
+/// Whether `block` is what a tar archive begins with: a header, or the zeros of an empty one.
+pub(super) fn begins_an_entry(block: &[u8]) -> bool {
+    checked(block).is_ok() || block.iter().all(|byte| *byte == 0)
+}
+
 /// What extension headers said about the entry that follows them.
 #[derive(Debug, Default)]
 pub(super) struct Extensions {

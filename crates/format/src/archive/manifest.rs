@@ -3,8 +3,7 @@
 
 use bytes::Bytes;
 
-use super::tar::Tar;
-use super::walk::Body as _;
+use super::tar::{Body as _, Tar};
 use crate::record::{Head, Record};
 use crate::{Error, Result};
 

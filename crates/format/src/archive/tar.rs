@@ -5,8 +5,7 @@ use bytes::Bytes;
 use tar::{EntryType, Header};
 
 use super::decode::Units;
-use super::header::{Extensions, or_blank};
-use super::walk::Body;
+use super::header::{Extensions, checked, or_blank};
 use super::{BLOCK, padding};
 use crate::model::{Entry, EntryKind};
 use crate::path::EntryPath;
@@ -14,6 +13,14 @@ use crate::{Error, ErrorKind, Result};
 
 /// The most that an extension header may hold: attributes of one entry, and two long names.
 const EXTENSION_MAX_BYTES: u64 = 4 << 20;
+
+/// The entries of a tar stream, whatever it comes from.
+pub(super) trait Body {
+    fn next(&mut self) -> Result<Option<Entry>>;
+    fn content(&mut self) -> Result<Option<Bytes>>;
+    fn whole_content(&mut self) -> Result<Option<Bytes>>;
+    fn find_next_entry(&mut self) -> bool;
+}
 
 /// Reads entries in order; the content of one is read, or passed, before the next.
 pub(super) struct Tar<'a, 'u> {
@@ -180,22 +187,6 @@ impl Body for Tar<'_, '_> {
             }
         }
     }
-}
-
-/// A header whose checksum is right.
-fn checked(block: &[u8]) -> Result<&Header> {
-    let header = Header::from_byte_slice(block);
-    let sum: u32 =
-        block.iter().enumerate().map(|(at, byte)| if (148..156).contains(&at) { 32 } else { u32::from(*byte) }).sum();
-    match header.cksum() {
-        Ok(stored) if stored == sum => Ok(header),
-        _ => Err(Error::corrupt("a tar header's checksum is wrong")),
-    }
-}
-
-/// Whether `block` is what a tar archive begins with: a header, or the zeros of an empty one.
-pub(super) fn begins_an_entry(block: &[u8]) -> bool {
-    checked(block).is_ok() || block.iter().all(|byte| *byte == 0)
 }
 
 /// Of two extension headers that name the same thing, readers take different ones.

@@ -6,8 +6,8 @@ use std::hash::{BuildHasher as _, RandomState};
 
 use lifeboat_store::Cancel;
 
-use super::tar::link_target;
-use super::walk::{Archive, Body, Guard, Listing};
+use super::tar::{Body, link_target};
+use super::walk::{Archive, Guard, Listing};
 use crate::model::{Entry, EntryKind, Sha256, Summer};
 use crate::path::EntryPath;
 use crate::record::Record;

@@ -12,7 +12,7 @@ use lifeboat_store::{self as store, Cancel};
 use super::MANIFEST_NAME;
 use super::decode::{Packing, with_units};
 use super::manifest::Reader;
-use super::tar::{self, Tar};
+use super::tar::{self, Body, Tar};
 use crate::model::{Entry, EntryKind};
 use crate::path::EntryPath;
 use crate::record::{Head, Record};
@@ -204,14 +204,6 @@ pub struct Walk<'w> {
     body: &'w mut (dyn Body + 'w),
     records: Option<&'w mut (dyn Listing + 'w)>,
     guard: Guard,
-}
-
-/// The entries of a tar stream, whatever it comes from.
-pub(super) trait Body {
-    fn next(&mut self) -> Result<Option<Entry>>;
-    fn content(&mut self) -> Result<Option<Bytes>>;
-    fn whole_content(&mut self) -> Result<Option<Bytes>>;
-    fn find_next_entry(&mut self) -> bool;
 }
 
 /// The records of a manifest, whatever they come from.

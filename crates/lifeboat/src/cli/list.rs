@@ -8,8 +8,9 @@ use lifeboat_engine::app::{EntryKind, EntryPath, Head, ListReport, Outcome, Reco
 use lifeboat_engine::{Error, ErrorKind, Result};
 use serde::Serialize;
 
-use super::{Surface, exit_code, render, verify};
+use super::{Surface, exit_code, render};
 
+pub(super) const NO_MANIFEST: &str = "no manifest: a tar that Lifeboat did not write; it has no sums";
 pub(super) const STATE: &str = "nothing was changed: this command only reads";
 
 const EXAMPLES: &str = "\
@@ -72,15 +73,26 @@ struct Totals {
     bytes: u64,
 }
 
+/// `Created: 2026-02-24T03:00:00Z (lifeboat v1.0.0; nefia v0.1.16)`
+pub(super) fn created(head: &Head) -> String {
+    let created = head.created.strftime("%Y-%m-%dT%H:%M:%SZ");
+    let (tool, version) = (shown(head.tool.name.as_bytes()), shown(head.tool.version.as_bytes()));
+    let app = head.app_version.as_ref().map(|version| {
+        let (app, version) = (shown(head.app.as_bytes()), shown(version.as_bytes()));
+        format!("; {app} v{version}")
+    });
+    format!("Created: {created} ({tool} v{version}{})", app.unwrap_or_default())
+}
+
 fn render_head(args: &Args, head: Option<&Head>, surface: Surface<'_>) {
     let console = surface.console;
     console.info(format_args!("Archive: {}", render::path(&args.archive)));
     let Some(head) = head else {
-        console.info(verify::NO_MANIFEST);
+        console.info(NO_MANIFEST);
         console.info("");
         return;
     };
-    console.info(verify::created(head));
+    console.info(created(head));
     let app = shown(head.app.as_bytes());
     let id = shown(head.id.get(..8).unwrap_or(&head.id).as_bytes());
     console.info(format_args!("App: {app} on {}, snapshot {id}", shown(head.host.as_bytes())));

@@ -10,8 +10,6 @@ use super::console::{BAD, Console, GOOD};
 use super::error::Message;
 use super::{Surface, exit_code, json, list, render};
 
-pub(super) const NO_MANIFEST: &str = "no manifest: a tar that Lifeboat did not write; it has no sums";
-
 const EXAMPLES: &str = "\
 Examples:
   lifeboat backup verify app-backup-2026-02-24.tar.zst
@@ -75,22 +73,11 @@ pub(super) fn run(args: &Args, surface: Surface<'_>) -> Result<u8> {
     Ok(exit_code::FAILED)
 }
 
-/// `Created: 2026-02-24T03:00:00Z (lifeboat v1.0.0; nefia v0.1.16)`
-pub(super) fn created(head: &Head) -> String {
-    let created = head.created.strftime("%Y-%m-%dT%H:%M:%SZ");
-    let (tool, version) = (shown(head.tool.name.as_bytes()), shown(head.tool.version.as_bytes()));
-    let app = head.app_version.as_ref().map(|version| {
-        let (app, version) = (shown(head.app.as_bytes()), shown(version.as_bytes()));
-        format!("; {app} v{version}")
-    });
-    format!("Created: {created} ({tool} v{version}{})", app.unwrap_or_default())
-}
-
 fn render_head(archive: &Path, head: Option<&Head>, console: &Console) {
     console.info(format_args!("Archive: {}", render::path(archive)));
     match head {
-        Some(head) => console.info(created(head)),
-        None => console.line(NO_MANIFEST),
+        Some(head) => console.info(list::created(head)),
+        None => console.line(list::NO_MANIFEST),
     }
     console.info("");
 }
