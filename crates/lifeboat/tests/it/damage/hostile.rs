@@ -350,6 +350,14 @@ fn manifests() -> Vec<Case> {
         ("listed, and empty", ours(&[], body()), DAMAGED),
         ("a second manifest", ours(&[a()], body().sized(b'0', "manifest.json", "", 0, b"")), DAMAGED),
         ("another sum", ours(&[listed("file", "files/a", b"good", "")], body()), DAMAGED),
+        (
+            "another sum of a file of several pieces",
+            ours(
+                &[listed("file", "files/a", &[1; 3 << 20], "")],
+                tar().sized(b'0', "files/a", "", 3 << 20, &[2; 3 << 20]),
+            ),
+            DAMAGED,
+        ),
         ("no sum", changed(r#""sha256""#, r#""sha257""#), DAMAGED),
         ("another size", changed(r#""size":4"#, r#""size":5"#), DAMAGED),
         ("another mode", changed("0644", "0666"), DAMAGED),
