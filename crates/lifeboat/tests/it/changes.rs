@@ -21,7 +21,7 @@ mod chosen;
 fn backup_while(env: &TestEnv, victim: &Path, when: &str, mut act: impl FnMut(usize)) -> Run {
     let watch = inotify::init(inotify::CreateFlags::NONBLOCK).unwrap();
     inotify::add_watch(&watch, victim, inotify::WatchFlags::OPEN).unwrap();
-    let hold = format!("inject=read,pread64,readv,preadv,copy_file_range:delay_enter=400000:when={when}");
+    let hold = format!("inject=read,pread64,readv,preadv,copy_file_range:delay_enter=800000:when={when}");
     let strace = [
         "-f",
         "-o",
@@ -40,7 +40,7 @@ fn backup_while(env: &TestEnv, victim: &Path, when: &str, mut act: impl FnMut(us
         if is_opened(&watch) {
             opened += 1;
             // Until its size was looked at; the reads are held up for longer.
-            std::thread::sleep(Duration::from_millis(100));
+            std::thread::sleep(Duration::from_millis(250));
             act(opened);
             // What `act` opened itself.
             is_opened(&watch);

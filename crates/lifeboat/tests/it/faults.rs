@@ -286,14 +286,13 @@ fn no_space_for_the_archive_is_said_and_leaves_nothing() {
     }
     let env = TestEnv::new();
     source_of(&env, 500_000);
-    let mount = Mount::new(&env, "out", &["-t", "tmpfs", "-o", "size=64k", "tmpfs"]);
     let (mut enough, mut too_little) = (0, 0);
     let sizes = 2 * 500 / 4;
     let mut drawn = sweep("sizes of a file system for an archive", sizes, 30);
     drawn.extend([0, sizes + 40]);
     for step in drawn {
-        let size = format!("remount,size={}k", 64 + step * 4);
-        env.run("mount", ["-o", &size, env.path("out").to_str().unwrap()]).ok();
+        let size = format!("size={}k", 64 + step * 4);
+        let mount = Mount::new(&env, "out", &["-t", "tmpfs", "-o", &size, "tmpfs"]);
         let run = env.lifeboat(BACKUP);
         match run.exit_code() {
             0 => enough += 1,
@@ -305,9 +304,9 @@ fn no_space_for_the_archive_is_said_and_leaves_nothing() {
         }
         let is_there = nothing_or_whole(&env, &size);
         assert!(is_there || step < sizes, "twice the archive is enough");
+        drop(mount);
     }
     assert!(enough > 0 && too_little > 0, "{enough} were enough, {too_little} were not");
-    drop(mount);
 }
 
 /// Shows A10.
@@ -323,11 +322,9 @@ fn no_space_or_inodes_for_a_restore_is_said_and_leaves_nothing() {
     env.write("source/larger", random.bytes(200_000));
     env.lifeboat(["backup", "source", "--output", "a.tar.zst"]).ok();
     let expected = snapshot(&env.path("source"));
-    let mount = Mount::new(&env, "to", &["-t", "tmpfs", "-o", "size=64k", "tmpfs"]);
-    let to = env.path("to").display().to_string();
     let mut counts = [0, 0];
     let mut try_with = |limit: &str| {
-        env.run("mount", ["-o", &format!("remount,{limit}"), &to]).ok();
+        let mount = Mount::new(&env, "to", &["-t", "tmpfs", "-o", limit, "tmpfs"]);
         let run = env.lifeboat(["restore", "a.tar.zst", "--to", "to/deep/new"]);
         if run.exit_code() == 0 {
             assert_same(&expected, &snapshot(&env.path("to/deep/new/files/source")), limit);
@@ -339,6 +336,7 @@ fn no_space_or_inodes_for_a_restore_is_said_and_leaves_nothing() {
             counts[1] += 1;
         }
         assert!(env.names("to").is_empty(), "{limit}: {:?}", env.names("to"));
+        drop(mount);
     };
     for step in sweep("sizes of a file system for a restore", 300, 25).into_iter().chain([300]) {
         try_with(&format!("size={}k,nr_inodes=1000", 32 + step * 4));
@@ -347,7 +345,6 @@ fn no_space_or_inodes_for_a_restore_is_said_and_leaves_nothing() {
         try_with(&format!("size=4m,nr_inodes={}", 2 + inodes));
     }
     assert!(counts.iter().all(|count| *count > 1), "{counts:?}");
-    drop(mount);
 }
 
 /// Shows A10.
@@ -358,20 +355,19 @@ fn no_inodes_and_a_read_only_file_system_for_the_archive_are_told_apart() {
     }
     let env = TestEnv::new();
     source_of(&env, 50_000);
-    let mount = Mount::new(&env, "out", &["-t", "tmpfs", "-o", "nr_inodes=1", "tmpfs"]);
-    let to = env.path("out").display().to_string();
     let mut failed = 0;
     for inodes in 1..8 {
-        env.run("mount", ["-o", &format!("remount,nr_inodes={inodes}"), &to]).ok();
+        let mount = Mount::new(&env, "out", &["-t", "tmpfs", "-o", &format!("nr_inodes={inodes}"), "tmpfs"]);
         let run = env.lifeboat(BACKUP);
         if run.exit_code() != 0 {
             assert!(run.code(14).stderr.contains("space"));
             failed += 1;
         }
         nothing_or_whole(&env, &format!("{inodes} inodes"));
+        drop(mount);
     }
     assert!((1..7).contains(&failed), "{failed} failed");
-    env.run("mount", ["-o", "remount,ro", &to]).ok();
+    let mount = Mount::new(&env, "out", &["-t", "tmpfs", "-o", "ro", "tmpfs"]);
     let said = env.lifeboat(BACKUP).code(16);
     assert!(said.stderr.contains("out"), "{}", said.stderr);
     drop(mount);
