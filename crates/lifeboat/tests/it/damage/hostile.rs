@@ -299,6 +299,11 @@ fn streams() -> Vec<Case> {
     ]
 }
 
+fn another_sum_in_pieces() -> Vec<u8> {
+    let of_ones = listed("file", "files/a", &[1; 3 << 20], "");
+    ours(&[of_ones], tar().sized(b'0', "files/a", "", 3 << 20, &[2; 3 << 20]))
+}
+
 fn manifests() -> Vec<Case> {
     let tar = Tar::default;
     let file = |path: &str| listed("file", path, b"evil", "");
@@ -350,14 +355,7 @@ fn manifests() -> Vec<Case> {
         ("listed, and empty", ours(&[], body()), DAMAGED),
         ("a second manifest", ours(&[a()], body().sized(b'0', "manifest.json", "", 0, b"")), DAMAGED),
         ("another sum", ours(&[listed("file", "files/a", b"good", "")], body()), DAMAGED),
-        (
-            "another sum of a file of several pieces",
-            ours(
-                &[listed("file", "files/a", &[1; 3 << 20], "")],
-                tar().sized(b'0', "files/a", "", 3 << 20, &[2; 3 << 20]),
-            ),
-            DAMAGED,
-        ),
+        ("another sum of a file of several pieces", another_sum_in_pieces(), DAMAGED),
         ("no sum", changed(r#""sha256""#, r#""sha257""#), DAMAGED),
         ("another size", changed(r#""size":4"#, r#""size":5"#), DAMAGED),
         ("another mode", changed("0644", "0666"), DAMAGED),
