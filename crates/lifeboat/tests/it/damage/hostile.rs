@@ -301,7 +301,7 @@ fn streams() -> Vec<Case> {
 
 fn another_sum_in_pieces() -> Vec<u8> {
     let of_ones = listed("file", "files/a", &[1; 3 << 20], "");
-    ours(&[of_ones], tar().sized(b'0', "files/a", "", 3 << 20, &[2; 3 << 20]))
+    ours(&[of_ones], Tar::default().sized(b'0', "files/a", "", 3 << 20, &[2; 3 << 20]))
 }
 
 fn manifests() -> Vec<Case> {
