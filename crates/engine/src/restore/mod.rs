@@ -1,6 +1,7 @@
 //! Restoring into a directory: plan, stage and verify in one pass beside the
 //! target, then move in. All of it comes to stand there, or nothing.
 
+mod fill;
 pub(crate) mod inspect;
 mod node;
 mod place;
@@ -8,6 +9,7 @@ mod plan;
 mod stage;
 mod survey;
 
+use std::os::fd::AsFd as _;
 use std::path::Path;
 use std::time::Instant;
 
@@ -17,7 +19,8 @@ use lifeboat_format::monitor::{Monitor as _, Problem, ProblemClass};
 use crate::report::{PlanLine, RestorePlan, RestoreReport, RestoreRequest, Watch};
 use crate::tally::Tally;
 use crate::{Cancel, Error, ErrorKind, Result};
-use stage::{Filled, Stage};
+use fill::{AsArchived, Fill, Filled};
+use stage::Stage;
 
 const DO_NOT_TRUST: &str = "do not trust this archive; find out where it comes from";
 
@@ -28,7 +31,9 @@ pub(crate) fn restore_to(request: &RestoreRequest, watch: Watch<'_>) -> Result<R
     let tally = Tally::new(watch.monitor);
     plan::check(&survey::plan(&archive, request, watch.cancel, None)?, request)?;
     let mut stage = Stage::create(&request.to)?;
-    let filled = stage.fill(&archive, request, Watch { monitor: &tally, ..watch });
+    let folder = [stage.new.as_fd()];
+    let fill = Fill { folders: &folder, layout: &AsArchived, devices: request.devices, threads: request.threads };
+    let filled = fill.run(&archive, Watch { monitor: &tally, ..watch });
     let filled = filled.map_err(|error| add_state(error, request))?;
     place::move_in(&mut stage, &filled, request, &tally)?;
     report_unprivileged(&filled, request, &tally);

@@ -10,7 +10,8 @@ use rustix::fs::{AtFlags, FileType, Mode, OFlags, RenameFlags};
 use rustix::io::Errno;
 
 use super::node;
-use super::stage::{Filled, Stage};
+use super::fill::Filled;
+use super::stage::Stage;
 use crate::report::RestoreRequest;
 use crate::tally::Tally;
 use crate::{Error, ErrorKind, Result, beneath};
@@ -25,7 +26,7 @@ enum Step {
 pub(super) fn move_in(stage: &mut Stage, filled: &Filled, request: &RestoreRequest, tally: &Tally<'_>) -> Result<()> {
     // Directories that move as a part of a larger one are finished before, so that it appears as a whole. Those
     // that move by themselves are finished after: without write permission they could not be moved.
-    let (outer, inner): (Vec<&Entry>, Vec<&Entry>) = filled.dirs.iter().partition(|dir| stands_in_target(stage, dir));
+    let (outer, inner): (Vec<&Entry>, Vec<&Entry>) = filled.dirs.iter().map(|(_, _, dir)| dir).partition(|dir| stands_in_target(stage, dir));
     implied_dirs(stage, filled);
     inner.iter().rev().for_each(|dir| finish_dir(stage.new.as_fd(), dir, filled, tally));
     // What moves in must survive a power cut that follows at once.
@@ -69,7 +70,7 @@ fn stands_in_target(stage: &Stage, dir: &Entry) -> bool {
 /// Directories that the archive does not hold get the mode that `mkdir` gives.
 fn implied_dirs(stage: &Stage, filled: &Filled) {
     let mode = Mode::from_raw_mode(0o777) & !store::durable::current_umask();
-    for path in &filled.implied_dirs {
+    for (_, path) in &filled.implied_dirs {
         let set = || rustix::fs::fchmod(open_dir(stage.new.as_fd(), path)?, mode);
         // Nothing is lost when it stays private.
         set().unwrap_or(());
