@@ -1,7 +1,9 @@
 //! The one door for every surface: requests come in, reports go out. Each
 //! method is one recipe of the engine.
 
-use std::path::Path;
+use std::path::{Path, PathBuf};
+
+use serde::Serialize;
 
 pub use lifeboat_format::archive::verify::Verdict;
 pub use lifeboat_format::model::{EntryKind, Outcome};
@@ -9,26 +11,69 @@ pub use lifeboat_format::path::{EntryPath, shown};
 pub use lifeboat_format::record::{Head, Record};
 
 use crate::clock::Clock;
+pub use crate::config::{Config, Keep};
+pub use crate::services::Found;
 pub use crate::report::{
     Action, BackupPlan, BackupReport, BackupRequest, CompressionKind, FailedSource, LISTED_MAX, ListReport, PlanLine,
     PlannedSource, Problems, RestorePlan, RestoreReport, RestoreRequest, Selection, VerifyReport, Watch,
 };
+pub use crate::restore::live::{
+    Consent, Counts, Decision, Kept, LivePlan, LiveReport, LiveRequest, Mode, PlannedRoot, PlannedService,
+    PlannedSpace, Prepared, Recovered, Undo, User, Waiting,
+};
 pub use crate::size::{size, size_of};
-use crate::{Cancel, Result};
+use crate::restore::live::{self, Host};
+use crate::{Cancel, Error, ErrorKind, Result, lock};
 
 /// The engine as a surface sees it.
 pub struct App<'a> {
     /// What time it is.
     pub clock: &'a dyn Clock,
+    /// Where journals and locks are.
+    pub data_dir: PathBuf,
+    /// What the user configured, if anything.
+    pub config: Option<Config>,
+    /// Where drop-ins for units of systemd go.
+    pub systemd_dir: PathBuf,
+}
+
+/// What waits or is kept on this host.
+#[derive(Clone, Debug, Serialize)]
+pub struct Status {
+    /// Interrupted restores.
+    pub waiting: Vec<Waiting>,
+    /// What restores replaced.
+    pub kept: Vec<Kept>,
 }
 
 impl App<'_> {
+    fn host(&self) -> Host<'_> {
+        Host {
+            clock: self.clock,
+            data_dir: &self.data_dir,
+            config: self.config.as_ref(),
+            systemd_dir: &self.systemd_dir,
+            id: lifeboat_store::durable::random_hex(),
+        }
+    }
+
     /// Backs up paths into one archive.
     ///
     /// # Errors
     /// When no archive was made. An archive with problems is a report.
     pub fn backup(&self, request: &BackupRequest, watch: Watch<'_>) -> Result<BackupReport> {
-        crate::backup::backup(self.clock, request, watch)
+        let (app, roots) = crate::backup::subject(request);
+        let is_configured = self.config.as_ref().is_some_and(|config| config.apps.contains_key(&app));
+        let key = lock::key(&app, if is_configured { &[] } else { &roots });
+        let _lock = match lock::take(&self.data_dir, &key) {
+            Err(error) if error.kind() == ErrorKind::Locked => return Err(error),
+            // Who cannot write there has no restore of his own to keep out.
+            lock => lock.ok(),
+        };
+        let recovered = live::before_a_run(&self.host(), &roots, Some(&key), watch)?;
+        let mut report = crate::backup::backup(self.clock, request, watch)?;
+        report.recovered = recovered;
+        Ok(report)
     }
 
     /// What [`App::backup`] would do. Lists everything and writes nothing.
@@ -96,4 +141,95 @@ impl App<'_> {
     pub fn restore_to(&self, request: &RestoreRequest, watch: Watch<'_>) -> Result<RestoreReport> {
         crate::restore::restore_to(request, watch)
     }
+
+    /// What a restore in place would do; tells `each` of every line. Writes nothing at all.
+    ///
+    /// # Errors
+    /// When the archive cannot be read, or it could not be done.
+    pub fn plan_restore(
+        &self,
+        request: &LiveRequest,
+        watch: Watch<'_>,
+        each: &mut dyn FnMut(PlanLine) -> Result<()>,
+    ) -> Result<LivePlan> {
+        live::plan_only(request, &self.host(), watch, each)
+    }
+
+    /// Locks the app, ends what a crash interrupted there, and makes the plan
+    /// of a restore in place, to be agreed to and applied.
+    ///
+    /// # Errors
+    /// As [`App::plan_restore`], and when the plan cannot be carried out.
+    pub fn prepare_restore(
+        &self,
+        request: LiveRequest,
+        watch: Watch<'_>,
+        each: &mut dyn FnMut(PlanLine) -> Result<()>,
+    ) -> Result<Prepared<'_>> {
+        live::prepare(request, self.host(), watch, each)
+    }
+
+    /// Ends everything that a crash interrupted.
+    ///
+    /// # Errors
+    /// When something could not be ended.
+    pub fn recover(&self, watch: Watch<'_>) -> Result<Vec<Recovered>> {
+        live::recover(&self.host(), watch)
+    }
+
+    /// Does what a person decided about an interrupted restore.
+    ///
+    /// # Errors
+    /// As a restore.
+    pub fn decide(&self, decision: Decision, id: Option<&str>, watch: Watch<'_>) -> Result<Recovered> {
+        live::decide(&self.host(), decision, id, watch)
+    }
+
+    /// Prepares to put back what a restore replaced.
+    ///
+    /// # Errors
+    /// When nothing, or more than one thing, could be meant.
+    pub fn undo_restore(&self, id: Option<&str>, watch: Watch<'_>) -> Result<Undo<'_>> {
+        live::undo(self.host(), id, watch)
+    }
+
+    /// Keeps for ever what a restore replaced.
+    ///
+    /// # Errors
+    /// As [`App::undo_restore`].
+    pub fn keep_replaced(&self, id: Option<&str>) -> Result<Kept> {
+        live::keep(&self.host(), id)
+    }
+
+    /// Removes what a restore replaced.
+    ///
+    /// # Errors
+    /// As [`App::undo_restore`].
+    pub fn discard_replaced(&self, id: Option<&str>) -> Result<Kept> {
+        live::discard(&self.host(), id)
+    }
+
+    /// What waits and what is kept. Changes nothing.
+    ///
+    /// # Errors
+    /// When the data directory cannot be read.
+    pub fn status(&self) -> Result<Status> {
+        Ok(Status { waiting: live::waiting(&self.data_dir)?, kept: live::kept(&self.data_dir)? })
+    }
+}
+
+/// Reads `lifeboat.yaml` at `path`.
+///
+/// # Errors
+/// When it cannot be read, is open to others, or does not make sense.
+pub fn load_config(path: &Path) -> Result<Config> {
+    Config::load(path)
+}
+
+/// How long something is kept: `7d`, `12h`, `0s`, `forever`.
+///
+/// # Errors
+/// When it is none of these.
+pub fn parse_keep(text: &str) -> Result<Keep> {
+    text.parse().map_err(|_| Error::new(ErrorKind::Usage, format!("\"{text}\" is no duration")))
 }

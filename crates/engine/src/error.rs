@@ -29,6 +29,14 @@ pub enum ErrorKind {
     ConfirmationNeeded,
     /// The archive asks for something dangerous.
     Unsafe,
+    /// Something that would be replaced is in use.
+    InUse,
+    /// Another run has the lock.
+    Locked,
+    /// A restore failed and was rolled back: all is as before.
+    RolledBack,
+    /// A restore failed and could not be rolled back wholly: both copies are kept.
+    RollbackIncomplete,
     /// A signal asked the run to stop.
     Cancelled,
 }

@@ -1,16 +1,26 @@
-//! The rules of backup and restore. No terminal, no HTTP, no clock of its own:
+//! The rules of backup and restore. No terminal, no HTTP server, no clock of its own:
 //! what happens is told to a [`Monitor`], what came out is a report.
 
+// What the user wrote.
+pub mod config;
 // What can be backed up.
 mod source;
 // The two flows.
 mod backup;
 mod restore;
+// The programs of others: how they are run, stopped, started and asked.
+mod exec;
+pub mod health;
+pub mod services;
 // What both stand on.
 mod beneath;
 pub mod clock;
 mod error;
+mod holders;
+mod lock;
+mod mounts;
 mod ours;
+mod processes;
 mod report;
 mod size;
 mod tally;

@@ -12,12 +12,34 @@ pub(crate) const STAGE_PREFIX: &str = ".lifeboat-";
 /// The file in a stage that says what it is, locked while a run uses it.
 pub(crate) const STAGE_POINTER: &str = "lifeboat-stage";
 
+/// Whether a file of this name may be an archive of ours; its content decides.
+pub(crate) fn has_archive_name(name: &[u8]) -> bool {
+    let suffixes: [&[u8]; 4] = [b".zst", b".gz", b".tgz", b".tzst"];
+    suffixes.iter().any(|suffix| name.ends_with(suffix))
+}
+
+/// The stage of the restore `id` beside what is called `name`; inside a
+/// directory that is restored, where `name` is empty.
+pub(crate) fn stage_name(name: &[u8], id: &str) -> Vec<u8> {
+    let beside = if name.is_empty() { Vec::new() } else { [b".", name].concat() };
+    [&beside, STAGE_PREFIX.as_bytes(), id.as_bytes()].concat()
+}
+
+/// The id in the name of a stage.
+pub(crate) fn stage_id(name: &[u8]) -> Option<&str> {
+    let prefix = STAGE_PREFIX.as_bytes();
+    let at = name.windows(prefix.len()).rposition(|part| part == prefix)?;
+    let is_beside = at == 0 || name.starts_with(b".") && at > 1;
+    let id = &name[at + prefix.len()..];
+    let is_id = id.len() == 32 && id.iter().all(u8::is_ascii_hexdigit);
+    if is_beside && is_id { std::str::from_utf8(id).ok() } else { None }
+}
+
 /// Whether `name` in the directory `dir` is a stage of ours: by its name, and
 /// by the pointer in it, or because it is an empty folder, as a kill leaves it
 /// before the pointer is made and after it is removed.
 pub(crate) fn is_stage(dir: BorrowedFd<'_>, name: &[u8]) -> bool {
-    let hex = name.strip_prefix(STAGE_PREFIX.as_bytes());
-    if !hex.is_some_and(|hex| hex.len() == 32 && hex.iter().all(u8::is_ascii_hexdigit)) {
+    if stage_id(name).is_none() {
         return false;
     }
     let pointer = [name, b"/", STAGE_POINTER.as_bytes()].concat();
@@ -29,4 +51,21 @@ fn is_empty_dir(dir: BorrowedFd<'_>, name: &[u8]) -> bool {
     let names = opened.and_then(|fd| rustix::fs::Dir::read_from(&fd));
     // "." and ".." are all that is in it.
     names.is_ok_and(|names| names.count() == 2)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_stage_is_known_by_its_whole_name() {
+        let id = "0123456789abcdef0123456789abcdef";
+        assert_eq!(stage_id(&stage_name(b"", id)), Some(id));
+        assert_eq!(stage_id(&stage_name(b"app", id)), Some(id));
+        assert_eq!(stage_id(&stage_name(b".app.lifeboat-x", id)), Some(id));
+        for other in ["app.lifeboat-0123456789abcdef0123456789abcdef", ".lifeboat-0123", ".app.lifeboat-", "x"] {
+            assert_eq!(stage_id(other.as_bytes()), None, "{other}");
+        }
+        assert!(has_archive_name(b"a.tar.zst") && !has_archive_name(b"a.tar"));
+    }
 }

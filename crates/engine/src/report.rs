@@ -119,6 +119,8 @@ pub struct BackupReport {
     pub problems: Problems,
     /// Whether the archive was read back and found whole.
     pub verified: bool,
+    /// Restores that a crash had interrupted, and that were ended before.
+    pub recovered: Vec<crate::restore::live::Recovered>,
     /// How long it took.
     #[serde(rename = "seconds", serialize_with = "as_seconds")]
     pub elapsed: Duration,
@@ -219,6 +221,12 @@ pub enum Action {
     Overwrite,
     /// A directory that exists already, whose other content stays.
     Merge,
+    /// It is as in the snapshot already.
+    Same,
+    /// It is live and not in the snapshot, and would be taken away.
+    Delete,
+    /// Something else is there, and stays.
+    Conflict,
 }
 
 /// One line of a restore plan.
@@ -276,11 +284,11 @@ pub struct RestoreReport {
 }
 
 /// JSON holds no bytes: what is not UTF-8 is escaped.
-fn as_shown<S: serde::Serializer>(path: &std::path::Path, serializer: S) -> std::result::Result<S::Ok, S::Error> {
+pub(crate) fn as_shown<S: serde::Serializer>(path: &std::path::Path, serializer: S) -> std::result::Result<S::Ok, S::Error> {
     serializer.serialize_str(&shown(path.as_os_str().as_encoded_bytes()))
 }
 
-fn as_seconds<S: serde::Serializer>(elapsed: &Duration, serializer: S) -> std::result::Result<S::Ok, S::Error> {
+pub(crate) fn as_seconds<S: serde::Serializer>(elapsed: &Duration, serializer: S) -> std::result::Result<S::Ok, S::Error> {
     // Milliseconds are as exact as anybody reads them.
     serializer.serialize_f64((elapsed.as_secs_f64() * 1000.0).round() / 1000.0)
 }

@@ -299,6 +299,24 @@ impl Record {
     }
 }
 
+/// For restores: what is on disk already.
+impl Record {
+    /// Whether `entry`, as read from a file system, has all that is recorded of
+    /// this one but its content. Names of owners do not count: owners are
+    /// restored by number.
+    #[must_use]
+    pub fn is_as_on_disk(&self, entry: &Entry) -> bool {
+        let read = Self::new(entry, None);
+        let is_link = self.kind == EntryKind::Symlink;
+        (self.kind, self.size, self.uid, self.gid, &self.mtime) == (read.kind, read.size, read.uid, read.gid, &read.mtime)
+            // The mode of a symlink means nothing, and cannot be set.
+            && (is_link || self.mode == read.mode)
+            && (&self.target, &self.target_b64) == (&read.target, &read.target_b64)
+            && self.rdev == read.rdev
+            && self.xattrs == read.xattrs
+    }
+}
+
 /// For listings: owner, mode and so on as the manifest has them.
 impl Record {
     /// Owner and group, by name where known.
@@ -318,6 +336,13 @@ impl Record {
     #[must_use]
     pub fn mtime(&self) -> &str {
         &self.mtime
+    }
+
+    /// When the content last changed, where that can be read.
+    #[must_use]
+    pub fn modified(&self) -> Option<crate::model::FileTime> {
+        let (seconds, nanos) = self.mtime.split_once('.')?;
+        Some(crate::model::FileTime { seconds: seconds.parse().ok()?, nanos: nanos.parse().ok()? })
     }
 
     /// What a link says, as bytes.
@@ -384,6 +409,25 @@ mod tests {
         assert_eq!(change(&|entry| entry.xattrs = Xattrs::default()), Some("extended attributes"));
         assert_eq!(change(&|entry| entry.kind = EntryKind::Dir), Some("type"));
         assert_eq!(change(&|entry| entry.path = EntryPath::new("files/b").unwrap()), Some("path"));
+    }
+
+    #[test]
+    fn what_is_on_disk_is_compared_by_all_but_names_of_owners() {
+        let original = entry(b"files/a");
+        let record = Record::new(&original, Some(Sha256::of(b"abc")));
+        let change = |change: &dyn Fn(&mut Entry)| {
+            let mut entry = original.clone();
+            change(&mut entry);
+            record.is_as_on_disk(&entry)
+        };
+        assert!(change(&|entry| (entry.user, entry.group) = (b"other".to_vec(), b"x".to_vec())));
+        assert!(change(&|entry| entry.path = EntryPath::new("elsewhere").unwrap()));
+        assert!(!change(&|entry| entry.mode = 0o600));
+        assert!(!change(&|entry| entry.uid = 7));
+        assert!(!change(&|entry| entry.size = 4));
+        assert!(!change(&|entry| entry.mtime.nanos = 6));
+        assert!(!change(&|entry| entry.xattrs = Xattrs::default()));
+        assert!(!change(&|entry| entry.kind = EntryKind::Dir));
     }
 
     #[test]

@@ -3,12 +3,11 @@
 
 use std::process::ExitCode;
 
-use lifeboat_engine::App;
-use lifeboat_engine::clock::SystemClock;
 use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
 
 mod cli;
 mod signals;
+mod wire;
 
 use cli::{Command, Console, Surface};
 use signals::Signals;
@@ -19,19 +18,22 @@ fn main() -> ExitCode {
         Err(code) => return ExitCode::from(code),
     };
     raise_open_files_limit();
-    let console = Console::new(cli.options);
+    let console = Console::new(cli.options.clone());
     let signals = match Signals::watch() {
         Ok(signals) => signals,
         Err(error) => return ExitCode::from(console.failed(&error, None)),
     };
-    let app = App { clock: &SystemClock };
-    let surface = Surface { app: &app, console: &console, cancel: &signals.cancel };
-    let result = match &cli.command {
-        Command::Backup(args) => cli::backup::run(args, surface),
-        Command::Restore(args) => cli::restore::run(args, surface),
-        Command::Completions(args) => cli::completions::run(args, surface),
-        Command::Man(args) => cli::man::run(args, surface),
-    };
+    let result = wire::app(&cli).and_then(|app| {
+        let surface = Surface { app: &app, console: &console, cancel: &signals.cancel };
+        match &cli.command {
+            Command::Backup(args) => cli::backup::run(args, surface),
+            Command::Restore(args) => cli::restore::run(args, surface),
+            Command::Recover(args) => cli::recover::run(args, surface),
+            Command::Status(args) => cli::status::run(args, surface),
+            Command::Completions(args) => cli::completions::run(args, surface),
+            Command::Man(args) => cli::man::run(args, surface),
+        }
+    });
     let code = result.unwrap_or_else(|error| console.failed(&error, signals.received()));
     ExitCode::from(console.finish(code))
 }

@@ -5,6 +5,7 @@
 pub mod cancel;
 pub mod durable;
 pub mod error;
+pub mod log;
 
 #[cfg(feature = "testing")]
 pub mod testing;

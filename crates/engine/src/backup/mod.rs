@@ -61,6 +61,7 @@ pub(crate) fn backup(clock: &dyn Clock, request: &BackupRequest, watch: Watch<'_
         failed_sources: failed,
         problems: tally.problems(),
         verified,
+        recovered: Vec::new(),
         elapsed: began.elapsed(),
     })
 }
@@ -91,6 +92,13 @@ pub(crate) fn plan(clock: &dyn Clock, request: &BackupRequest, watch: Watch<'_>)
         free_bytes: durable::free_space(existing)?.0,
         problems: tally.problems(),
     })
+}
+
+/// The application that `request` backs up, and the roots of its sources.
+pub(crate) fn subject(request: &BackupRequest) -> (String, Vec<PathBuf>) {
+    let roots: Vec<PathBuf> =
+        request.paths.iter().map(|path| roots::absolute(&request.working_dir.join(path))).collect();
+    (roots.first().map_or_else(String::new, |first| roots::base_name(first, &host())), roots)
 }
 
 fn host() -> String {

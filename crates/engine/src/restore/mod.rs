@@ -3,6 +3,7 @@
 
 mod fill;
 pub(crate) mod inspect;
+pub(crate) mod live;
 mod node;
 mod place;
 mod plan;
@@ -36,7 +37,7 @@ pub(crate) fn restore_to(request: &RestoreRequest, watch: Watch<'_>) -> Result<R
     let filled = fill.run(&archive, Watch { monitor: &tally, ..watch });
     let filled = filled.map_err(|error| add_state(error, request))?;
     place::move_in(&mut stage, &filled, request, &tally)?;
-    report_unprivileged(&filled, request, &tally);
+    report_unprivileged(&filled, request.same_owner, &request.to, &tally);
     stage.finish()?;
     Ok(RestoreReport {
         to: request.to.clone(),
@@ -91,15 +92,15 @@ fn add_state(error: Error, request: &RestoreRequest) -> Error {
 }
 
 /// One line for all that an ordinary user may not set.
-fn report_unprivileged(filled: &Filled, request: &RestoreRequest, tally: &Tally<'_>) {
+fn report_unprivileged(filled: &Filled, same_owner: bool, object: &Path, tally: &Tally<'_>) {
     let (owners, attributes) = filled.not_set();
-    let class = if request.same_owner { ProblemClass::MetadataLost } else { ProblemClass::Unprivileged };
+    let class = if same_owner { ProblemClass::MetadataLost } else { ProblemClass::Unprivileged };
     if owners > 0 {
         let message = format!("the owners of {owners} entries could not be set; only root may do that");
-        tally.problem(Problem::new(class, request.to.as_os_str().as_encoded_bytes(), message));
+        tally.problem(Problem::new(class, object.as_os_str().as_encoded_bytes(), message));
     }
     if attributes > 0 {
         let message = format!("privileged attributes of {attributes} entries could not be set; only root may do that");
-        tally.problem(Problem::new(class, request.to.as_os_str().as_encoded_bytes(), message));
+        tally.problem(Problem::new(class, object.as_os_str().as_encoded_bytes(), message));
     }
 }

@@ -33,12 +33,12 @@ impl Names {
 }
 
 /// What a file is, whatever its names are: device and inode.
-pub(super) fn identity(stat: &Stat) -> (u64, u64) {
+pub(crate) fn identity(stat: &Stat) -> (u64, u64) {
     (stat.st_dev, stat.st_ino)
 }
 
 /// What kind of entry a file of this type is; `None` for a socket.
-pub(super) fn kind(stat: &Stat) -> Option<EntryKind> {
+pub(crate) fn kind(stat: &Stat) -> Option<EntryKind> {
     match FileType::from_raw_mode(stat.st_mode) {
         FileType::RegularFile => Some(EntryKind::File),
         FileType::Directory => Some(EntryKind::Dir),
@@ -51,16 +51,16 @@ pub(super) fn kind(stat: &Stat) -> Option<EntryKind> {
 }
 
 /// Bytes of content of a file of this size field.
-pub(super) fn size(stat: &Stat) -> u64 {
+pub(crate) fn size(stat: &Stat) -> u64 {
     u64::try_from(stat.st_size).unwrap_or(0)
 }
 
-pub(super) fn mtime(stat: &Stat) -> FileTime {
+pub(crate) fn mtime(stat: &Stat) -> FileTime {
     FileTime { seconds: stat.st_mtime, nanos: u32::try_from(stat.st_mtime_nsec).unwrap_or(0) }
 }
 
 /// The entry of a file that `stat` describes.
-pub(super) fn entry(path: EntryPath, kind: EntryKind, stat: &Stat, xattrs: Xattrs, names: &Names) -> Entry {
+pub(crate) fn entry(path: EntryPath, kind: EntryKind, stat: &Stat, xattrs: Xattrs, names: &Names) -> Entry {
     let is_device = matches!(kind, EntryKind::Char | EntryKind::Block);
     let is_file = kind == EntryKind::File;
     Entry {
@@ -82,12 +82,12 @@ pub(super) fn entry(path: EntryPath, kind: EntryKind, stat: &Stat, xattrs: Xattr
 }
 
 /// The extended attributes of an open file; none where the file system has none.
-pub(super) fn xattrs(fd: BorrowedFd<'_>) -> Result<Xattrs> {
+pub(crate) fn xattrs(fd: BorrowedFd<'_>) -> Result<Xattrs> {
     read_xattrs(|buffer| rustix::fs::flistxattr(fd, buffer), |name, buffer| rustix::fs::fgetxattr(fd, name, buffer))
 }
 
 /// Those of what `name` in the open directory `dir` is itself, a symlink for example.
-pub(super) fn xattrs_of_link(dir: BorrowedFd<'_>, name: &[u8]) -> Result<Xattrs> {
+pub(crate) fn xattrs_of_link(dir: BorrowedFd<'_>, name: &[u8]) -> Result<Xattrs> {
     use std::os::fd::AsRawFd as _;
     let path = [format!("/proc/self/fd/{}/", dir.as_raw_fd()).as_bytes(), name].concat();
     read_xattrs(

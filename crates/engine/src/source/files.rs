@@ -306,10 +306,9 @@ impl<'a> Tree<'a> {
         if lifeboat_store::durable::is_stand_in(name) {
             return true;
         }
-        let suffixes: [&[u8]; 4] = [b".zst", b".gz", b".tgz", b".tzst"];
         let path = output.path.join(OsStr::from_bytes(name));
         // Its content decides: a file that only has such a name is the user's.
-        suffixes.iter().any(|suffix| name.ends_with(suffix))
+        ours::has_archive_name(name)
             && path.symlink_metadata().is_ok_and(|metadata| metadata.is_file())
             && lifeboat_format::archive::Archive::open(&path).is_ok_and(|archive| archive.head().is_some())
     }

@@ -11,25 +11,31 @@ use crate::report::Selection;
 use crate::{Error, ErrorKind, Result};
 
 /// Compiled patterns of one source.
-pub(super) struct Matcher {
+pub(crate) struct Matcher {
     include: Option<Gitignore>,
     exclude: Gitignore,
 }
 
 impl Matcher {
-    pub(super) fn new(selection: &Selection) -> Result<Self> {
+    pub(crate) fn new(selection: &Selection) -> Result<Self> {
         let include = if selection.include.is_empty() { None } else { Some(compile(&selection.include, "--include")?) };
         Ok(Self { include, exclude: compile(&selection.exclude, "--exclude")? })
     }
 
     /// Whether the entry at `path`, relative to the root, is left out with all below it.
-    pub(super) fn excludes(&self, path: &[u8], is_dir: bool) -> bool {
+    pub(crate) fn excludes(&self, path: &[u8], is_dir: bool) -> bool {
         self.exclude.matched(as_path(path), is_dir).is_ignore()
     }
 
     /// Whether the entry at `path` is taken for its own sake, with all below it.
-    pub(super) fn includes(&self, path: &[u8], is_dir: bool) -> bool {
+    pub(crate) fn includes(&self, path: &[u8], is_dir: bool) -> bool {
         self.include.as_ref().is_none_or(|include| include.matched(as_path(path), is_dir).is_ignore())
+    }
+
+    /// As [`Matcher::includes`], or because something that it stands in is.
+    pub(crate) fn includes_or_a_parent(&self, path: &[u8], is_dir: bool) -> bool {
+        let Some(include) = &self.include else { return true };
+        !path.is_empty() && include.matched_path_or_any_parents(as_path(path), is_dir).is_ignore()
     }
 }
 

@@ -1,9 +1,9 @@
 //! What can be backed up. Each kind of source lists its entries; none of them
 //! knows where they go.
 
-mod attributes;
+pub(crate) mod attributes;
 pub(crate) mod files;
 mod item;
 mod listing;
-mod matcher;
+pub(crate) mod matcher;
 pub(crate) mod roots;

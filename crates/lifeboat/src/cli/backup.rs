@@ -7,7 +7,7 @@ use lifeboat_engine::app::{BackupPlan, BackupReport, BackupRequest, CompressionK
 use lifeboat_engine::{Error, ErrorKind, Result};
 
 use super::error::Message;
-use super::{Surface, exit_code, list, render, verify};
+use super::{Surface, exit_code, list, render, restore_live, verify};
 
 const STATE: &str = "no archive was made; what was to be backed up is as it was";
 
@@ -108,9 +108,18 @@ pub(crate) fn run(args: &Args, surface: Surface<'_>) -> Result<u8> {
                 .state("nothing was begun")
                 .next("leave them out; a directory of that name is given as ./list or ./verify"))
         }
-        Some(Look::List(args)) => list::run(args, surface),
-        Some(Look::Verify(args)) => verify::run(args, surface),
-        None if args.dry_run => plan(&request(args)?, surface),
+        Some(Look::List(args)) => {
+            surface.tell_waiting();
+            list::run(args, surface)
+        }
+        Some(Look::Verify(args)) => {
+            surface.tell_waiting();
+            verify::run(args, surface)
+        }
+        None if args.dry_run => {
+            surface.tell_waiting();
+            plan(&request(args)?, surface)
+        }
         None => back_up(&request(args)?, surface),
     }
 }
@@ -162,6 +171,7 @@ fn back_up(request: &BackupRequest, surface: Surface<'_>) -> Result<u8> {
     if surface.console.options.json {
         surface.console.json("summary", &report);
     } else {
+        restore_live::recovered(&report.recovered, surface);
         render_report(&report, request, surface);
     }
     Ok(incomplete(&report, request).map_or(exit_code::DONE, |message| surface.console.message(&message)))

@@ -2,12 +2,13 @@
 //! problems, progress and errors on standard error.
 
 use std::fmt::Display;
-use std::io::Write as _;
+use std::io::{BufRead as _, IsTerminal as _, Write as _};
 use std::sync::atomic::{AtomicUsize, Ordering};
 
 use anstyle::{AnsiColor, Style};
 use lifeboat_engine::app::LISTED_MAX;
-use lifeboat_engine::{Error, ErrorKind, Monitor, Problem};
+use lifeboat_engine::{Cancel, Error, ErrorKind, Monitor, Problem, Result};
+use rustix::event::{PollFd, PollFlags, Timespec};
 use serde::Serialize;
 
 use super::error::{Label, Message};
@@ -60,6 +61,49 @@ impl Console {
     /// Whether nobody reads the result any more.
     pub(super) fn is_closed(&self) -> bool {
         self.out.is_closed()
+    }
+
+    /// A result that is a line for people and an object for programs.
+    pub(super) fn line_or_json(&self, message_type: &'static str, body: &impl Serialize, line: impl Display) {
+        if self.options.json { self.json(message_type, body) } else { self.info(line) }
+    }
+
+    /// Whether a person is there to be asked.
+    pub(super) fn can_ask(&self) -> bool {
+        !self.options.json && std::io::stdin().is_terminal() && std::io::stderr().is_terminal()
+    }
+
+    /// Asks a person; anything but yes is no.
+    pub(super) fn ask(&self, question: &str, cancel: &Cancel) -> Result<bool> {
+        self.out.flush();
+        self.progress.beside(|| {
+            if write!(anstream::stderr().lock(), "{question} [y/N] ").is_err() {
+                // Standard error is closed: then nobody can agree either.
+            }
+        });
+        // Reading by itself would not be interrupted by Ctrl-C.
+        let stdin = std::io::stdin();
+        loop {
+            let mut waits = [PollFd::new(&stdin, PollFlags::IN)];
+            let timeout = Timespec { tv_sec: 0, tv_nsec: 100_000_000 };
+            let is_ready = rustix::event::poll(&mut waits, Some(&timeout)).is_ok_and(|ready| ready > 0);
+            if cancel.is_set() {
+                return Err(Error::new(ErrorKind::Cancelled, "stopped on request").state("nothing was begun"));
+            }
+            if is_ready {
+                break;
+            }
+        }
+        let mut answer = String::new();
+        stdin.lock().read_line(&mut answer).map_err(|error| {
+            Error::new(ErrorKind::Failed, format!("could not read the answer: {error}")).state("nothing was begun")
+        })?;
+        Ok(matches!(answer.trim().to_lowercase().as_str(), "y" | "yes"))
+    }
+
+    /// The first part is done; what follows is counted anew.
+    pub(super) fn restart_progress(&self) {
+        self.progress.restart();
     }
 
     /// No progress from here on: the work is done.

@@ -70,6 +70,10 @@ fn word(kind: ErrorKind) -> &'static str {
         ErrorKind::VerificationFailed => "verification-failed",
         ErrorKind::ConfirmationNeeded => "confirmation-needed",
         ErrorKind::Unsafe => "unsafe",
+        ErrorKind::InUse => "in-use",
+        ErrorKind::Locked => "locked",
+        ErrorKind::RolledBack => "rolled-back",
+        ErrorKind::RollbackIncomplete => "rollback-incomplete",
         ErrorKind::Cancelled => "cancelled",
     }
 }
@@ -96,6 +100,10 @@ fn usual_next_step(kind: ErrorKind) -> &'static str {
         ErrorKind::Unsafe => {
             "do not restore it unless you know who made it; `lifeboat backup list` shows what is in it"
         }
+        ErrorKind::InUse => "stop what uses it, then run the same command again",
+        ErrorKind::Locked => "wait until the other run has ended, then run the same command again",
+        ErrorKind::RolledBack => "remove the cause named above, then run the same command again",
+        ErrorKind::RollbackIncomplete => "remove the cause named above, then run `lifeboat recover`",
         ErrorKind::Cancelled => "run the same command again",
     }
 }

@@ -24,7 +24,10 @@ pub(super) fn of_kind(kind: ErrorKind, signal: Option<Signal>) -> u8 {
         ErrorKind::Unsupported => 17,
         ErrorKind::SourceFailed => SOURCE_FAILED,
         ErrorKind::VerificationFailed => 19,
-        ErrorKind::ConfirmationNeeded => 22,
+        ErrorKind::ConfirmationNeeded | ErrorKind::InUse => 22,
+        ErrorKind::Locked => 11,
+        ErrorKind::RolledBack => 20,
+        ErrorKind::RollbackIncomplete => 21,
         ErrorKind::Unsafe => 23,
         ErrorKind::Cancelled if signal == Some(Signal::Terminate) => 143,
         ErrorKind::Cancelled => 130,
@@ -41,7 +44,7 @@ fn of_sources(failed: usize, problems: &Problems) -> u8 {
     worst(&[failed, of_problems(problems)])
 }
 
-fn of_problems(problems: &Problems) -> u8 {
+pub(super) fn of_problems(problems: &Problems) -> u8 {
     if problems.is_incomplete { INCOMPLETE } else { DONE }
 }
 

@@ -1,6 +1,8 @@
 //! The command line: what can be typed, one file for each command, and how
 //! answers are shown. Parses, calls [`App`], renders; rules stand in the engine.
 
+use std::path::PathBuf;
+
 use clap::{Args, Parser, Subcommand};
 use lifeboat_engine::app::{App, Watch};
 use lifeboat_engine::{Cancel, Error, ErrorKind};
@@ -14,9 +16,14 @@ mod json;
 mod list;
 pub(crate) mod man;
 mod out;
+mod plan_lines;
 mod progress;
 mod render;
+pub(crate) mod recover;
 pub(crate) mod restore;
+mod restore_live;
+mod restore_to;
+pub(crate) mod status;
 mod verify;
 
 pub(crate) use console::Console;
@@ -31,15 +38,19 @@ Examples:
       Compare every file in it with its recorded SHA-256
   lifeboat restore app-backup-2026-02-24.tar.zst --to /tmp/look
       Get it back into a directory of its own
+  lifeboat restore app-backup-2026-02-24.tar.zst --dry-run
+      Show what putting it back where it stood would change; without --dry-run, do it
 
 Exit codes:
-    0  done                              17  unsupported format version
-    1  failed                            18  a source failed
-    2  wrong usage                       19  verification failed
-    3  done, but incomplete              22  needs your agreement (--overwrite)
+    0  done                              18  a source failed
+    1  failed                            19  verification failed
+    2  wrong usage                       20  restore failed, all is as before
+    3  done, but incomplete              21  restore failed, act now
+   11  another run is going on           22  needs your agreement, or is in use
    13  damaged                           23  unsafe archive
    14  no space                         130  stopped by Ctrl-C
    16  permission missing               143  stopped by SIGTERM
+   17  unsupported format version
   `backup verify` answers 0 or 1.";
 
 /// Backs up a whole self-hosted application, proves that the backup restores, and puts it back.
@@ -53,8 +64,19 @@ pub(crate) struct Cli {
 }
 
 /// What every command takes.
-#[derive(Args, Clone, Copy)]
+#[derive(Args, Clone)]
 pub(crate) struct Options {
+    /// Read this configuration; by default lifeboat.yaml in the current directory,
+    /// ~/.config/lifeboat or /etc/lifeboat, if there is one
+    #[arg(long, global = true, value_name = "FILE", env = "LIFEBOAT_CONFIG", help_heading = "Everywhere")]
+    pub(crate) config: Option<PathBuf>,
+    /// Keep journals and locks in DIR; by default /var/lib/lifeboat, or ~/.local/share/lifeboat
+    /// for an ordinary user
+    #[arg(long, global = true, value_name = "DIR", env = "LIFEBOAT_DATA_DIR", help_heading = "Everywhere")]
+    pub(crate) data_dir: Option<PathBuf>,
+    /// Where drop-ins for units of systemd go
+    #[arg(long, global = true, value_name = "DIR", env = "LIFEBOAT_SYSTEMD_DIR", hide = true)]
+    pub(crate) systemd_dir: Option<PathBuf>,
     /// Print JSON Lines on standard output, each with a message_type; names that are not plain
     /// text are escaped as \n, \\ or \xNN
     #[arg(long, global = true, help_heading = "Everywhere")]
@@ -71,6 +93,8 @@ pub(crate) struct Options {
 pub(crate) enum Command {
     Backup(backup::Args),
     Restore(restore::Args),
+    Recover(recover::Args),
+    Status(status::Args),
     Completions(completions::Args),
     Man(man::Args),
 }
@@ -84,6 +108,13 @@ pub(crate) struct Surface<'a> {
 }
 
 impl<'a> Surface<'a> {
+    /// Commands that do not act on an interrupted restore only say that one waits.
+    fn tell_waiting(self) {
+        for waiting in self.app.status().map(|status| status.waiting).unwrap_or_default() {
+            self.console.warning(status::waiting_line(&waiting));
+        }
+    }
+
     fn watch(self) -> Watch<'a> {
         Watch { monitor: self.console, cancel: self.cancel }
     }

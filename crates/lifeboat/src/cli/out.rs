@@ -41,6 +41,11 @@ impl Out {
         self.stream().write(&[bytes]);
     }
 
+    /// Shows what was written so far.
+    pub(super) fn flush(&self) {
+        self.stream().flush();
+    }
+
     /// Whether nothing more can be written.
     pub(super) fn is_closed(&self) -> bool {
         self.stream().failure.is_some()

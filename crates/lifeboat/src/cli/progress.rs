@@ -54,6 +54,16 @@ impl Progress {
         })
     }
 
+    /// Counts from nothing again.
+    pub(super) fn restart(&self) {
+        self.entries.store(0, Ordering::Relaxed);
+        if !self.bar.is_hidden() {
+            self.bar.reset();
+            self.bar.unset_length();
+            self.bar.set_style(self.style(WITHOUT_TOTAL));
+        }
+    }
+
     pub(super) fn is_shown(&self) -> bool {
         !self.bar.is_hidden()
     }

@@ -34,6 +34,11 @@ pub(super) fn duration(elapsed: Duration) -> String {
     }
 }
 
+/// `2026-02-24 03:00`, in the host's time zone.
+pub(super) fn moment(moment: jiff::Timestamp) -> String {
+    moment.to_zoned(jiff::tz::TimeZone::system()).strftime("%Y-%m-%d %H:%M").to_string()
+}
+
 /// `1 file`, `8 files`.
 pub(super) fn count(number: u64, noun: &str) -> String {
     match (number, noun.strip_suffix('y')) {

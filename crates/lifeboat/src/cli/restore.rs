@@ -1,43 +1,61 @@
-//! `lifeboat restore`: an archive back into a directory.
+//! `lifeboat restore`: what can be asked for, and which of the restores it is.
 
 use std::path::PathBuf;
 
-use lifeboat_engine::app::{
-    Action, EntryKind, EntryPath, LISTED_MAX, PlanLine, Record, RestorePlan, RestoreReport, RestoreRequest,
-};
+use clap::ValueEnum;
+use lifeboat_engine::app::{Decision, Keep, LiveRequest, Mode, RestoreRequest, parse_keep};
 use lifeboat_engine::{Error, ErrorKind, Result};
-use serde::Serialize;
 
-use super::error::Message;
-use super::{Surface, exit_code, render};
-
-const STATE: &str = "nothing was restored; the target is as it was";
+use super::{Surface, restore_live, restore_to};
 
 const EXAMPLES: &str = "\
 Examples:
+  lifeboat restore app-backup-2026-02-24.tar.zst --dry-run
+      Show what putting everything back where it stood would change, and write nothing
+  lifeboat restore app-backup-2026-02-24.tar.zst
+      Do it: ask first, stop and start the services of lifeboat.yaml, check that they are healthy
+  lifeboat restore app-backup-2026-02-24.tar.zst --only conf/nginx/*.conf --force
+      Only a part of one source, without asking
+  lifeboat restore app-backup-2026-02-24.tar.zst --mode full
+      Also delete what the snapshot does not hold; what the backup left out stays
+  lifeboat restore --undo
+      Put back what the last restore replaced
   lifeboat restore app-backup-2026-02-24.tar.zst --to /tmp/look
-      Get everything back below /tmp/look
-  lifeboat restore app-backup-2026-02-24.tar.zst --to /srv --dry-run
-      Show what would be new and what would be overwritten, and write nothing
-  lifeboat restore app-backup-2026-02-24.tar.zst --to /srv --overwrite
-      Replace what exists; other files there stay as they are";
+      Get everything back below /tmp/look, beside what is live";
 
-/// Restore an archive into a directory: all of it, or nothing
+/// Restore an archive: all of it, or nothing
 ///
-/// Every sum is compared while the files are written beside their place; only when all are right do
-/// they get their names. Nothing outside DIR is written, and nothing that exists is replaced unless
-/// --overwrite says so. Works as an ordinary user; owners that cannot be set are then noted.
+/// Everything is unpacked and verified beside its place before anything live is touched. Then the
+/// services that lifeboat.yaml names are stopped, files change places by renames, services start, and
+/// their health is checked. Whatever fails, also a power cut, is rolled back. What was replaced is kept
+/// for 7 days. With --to, nothing outside DIR is written.
 #[derive(clap::Args)]
-#[command(after_help = EXAMPLES)]
+#[command(after_help = EXAMPLES, group = clap::ArgGroup::new("decision"))]
 pub(crate) struct Args {
     /// The archive
-    archive: PathBuf,
-    /// Restore below DIR, which is made if it does not exist; needed in this version
-    #[arg(long, value_name = "DIR")]
+    #[arg(required_unless_present = "decision", conflicts_with = "decision")]
+    archive: Option<PathBuf>,
+    /// Restore below DIR, which is made if it does not exist, and touch nothing else
+    #[arg(long, value_name = "DIR", conflicts_with = "decision")]
     to: Option<PathBuf>,
-    /// Replace files that exist
-    #[arg(long)]
+    /// With --to: replace files that exist
+    #[arg(long, requires = "to")]
     overwrite: bool,
+    /// What is done with what exists
+    #[arg(long, value_enum, default_value_t, conflicts_with = "to")]
+    mode: ModeArg,
+    /// Restore only this source, or what matches GLOB in it; may be repeated
+    #[arg(long, value_name = "SOURCE[/GLOB]", conflicts_with = "to")]
+    only: Vec<String>,
+    /// Do not ask before existing things are overwritten, deleted or stopped
+    #[arg(long, conflicts_with = "to")]
+    force: bool,
+    /// Agree that an archive that is not authenticated says where its content goes
+    #[arg(long, conflicts_with = "to")]
+    allow_unauthenticated: bool,
+    /// How long what is replaced is kept: 7d, 12h, 0s or forever
+    #[arg(long, value_name = "DURATION", value_parser = keep, conflicts_with = "to")]
+    keep_replaced: Option<Keep>,
     /// Make device nodes too
     #[arg(long)]
     devices: bool,
@@ -48,212 +66,89 @@ pub(crate) struct Args {
     #[arg(long, value_name = "N", value_parser = super::threads())]
     threads: Option<usize>,
     /// Show what would be done, and write nothing
-    #[arg(long)]
+    #[arg(long, conflicts_with = "decision")]
     dry_run: bool,
+    #[command(flatten)]
+    decisions: Decisions,
+}
+
+/// What is done with an earlier restore.
+#[derive(clap::Args)]
+struct Decisions {
+    /// Finish an interrupted restore
+    #[arg(long, value_name = "ID", num_args = 0..=1, group = "decision", help_heading = "An earlier restore")]
+    resume: Option<Option<String>>,
+    /// Put everything back that an interrupted restore changed
+    #[arg(long, value_name = "ID", num_args = 0..=1, group = "decision", help_heading = "An earlier restore")]
+    rollback: Option<Option<String>>,
+    /// Let the new state of an interrupted restore stand
+    #[arg(long, value_name = "ID", num_args = 0..=1, group = "decision", help_heading = "An earlier restore")]
+    commit: Option<Option<String>>,
+    /// Put back what a restore replaced
+    #[arg(long, value_name = "ID", num_args = 0..=1, group = "decision", help_heading = "An earlier restore")]
+    undo: Option<Option<String>>,
+    /// Keep what a restore replaced for ever
+    #[arg(long, value_name = "ID", num_args = 0..=1, group = "decision", help_heading = "An earlier restore")]
+    keep: Option<Option<String>>,
+    /// Remove what a restore replaced
+    #[arg(long, value_name = "ID", num_args = 0..=1, group = "decision", help_heading = "An earlier restore")]
+    discard: Option<Option<String>>,
+}
+
+#[derive(Clone, Copy, Default, ValueEnum)]
+enum ModeArg {
+    /// Entries of the snapshot win, everything else stays
+    #[default]
+    Overwrite,
+    /// The roots become exactly the snapshot; what the backup left out stays
+    Full,
+    /// Only what is missing is added
+    Merge,
+}
+
+fn keep(text: &str) -> std::result::Result<Keep, String> {
+    parse_keep(text).map_err(|_| "expected a number with a unit, such as 7d or 12h, or forever".to_owned())
 }
 
 pub(crate) fn run(args: &Args, surface: Surface<'_>) -> Result<u8> {
-    let Some(to) = args.to.clone() else {
-        let archive = render::shell_path(&args.archive);
-        return Err(Error::new(ErrorKind::Usage, "this version restores beside the live state and needs --to DIR")
-            .state(STATE)
-            .next(format!("lifeboat restore {archive} --to DIR")));
-    };
-    let request = RestoreRequest {
-        archive: args.archive.clone(),
-        to,
-        overwrite: args.overwrite,
+    let decisions = &args.decisions;
+    for (asked, decision) in [
+        (&decisions.resume, Decision::Resume),
+        (&decisions.rollback, Decision::Rollback),
+        (&decisions.commit, Decision::Commit),
+    ] {
+        if let Some(id) = asked {
+            return restore_live::decide(decision, id.as_deref(), surface);
+        }
+    }
+    if let Some(id) = &decisions.undo {
+        return restore_live::undo(id.as_deref(), args.force, surface);
+    }
+    if let Some(id) = &decisions.keep {
+        return restore_live::keep(id.as_deref(), surface);
+    }
+    if let Some(id) = &decisions.discard {
+        return restore_live::discard(id.as_deref(), surface);
+    }
+    let archive = args.archive.clone().ok_or_else(|| Error::new(ErrorKind::Usage, "no archive was given"))?;
+    if let Some(to) = args.to.clone() {
+        let (overwrite, devices, same_owner, threads) = (args.overwrite, args.devices, args.same_owner, args.threads);
+        let request = RestoreRequest { archive, to, overwrite, devices, same_owner, threads };
+        return restore_to::run(&request, args.dry_run, surface);
+    }
+    let request = LiveRequest {
+        archive,
+        mode: match args.mode {
+            ModeArg::Overwrite => Mode::Overwrite,
+            ModeArg::Full => Mode::Full,
+            ModeArg::Merge => Mode::Merge,
+        },
+        only: args.only.clone(),
         devices: args.devices,
         same_owner: args.same_owner,
         threads: args.threads,
+        keep_replaced: args.keep_replaced,
     };
-    if args.dry_run { plan(&request, surface) } else { restore(&request, surface) }
-}
-
-fn restore(request: &RestoreRequest, surface: Surface<'_>) -> Result<u8> {
-    let console = surface.console;
-    let report = surface.app.restore_to(request, surface.watch()).map_err(|error| error.state(STATE))?;
-    console.end_progress();
-    if console.options.json {
-        console.json("summary", &report);
-    } else {
-        render_paths(&report, request, surface)?;
-        render_report(&report, surface);
-    }
-    let code = exit_code::of_restore(&report);
-    if code == exit_code::DONE {
-        return Ok(code);
-    }
-    let problems = render::problems(&report.problems).unwrap_or_default();
-    Ok(console.message(&Message::incomplete(
-        code,
-        format!("the restore is done, but incomplete: {problems}"),
-        format!("the content of every file is in {} and complete", render::path(&request.to)),
-        "see the warnings; run it again as root, or on a file system that keeps these attributes".to_owned(),
-    )))
-}
-
-/// `Restored 8 files:` and their paths.
-fn render_paths(report: &RestoreReport, request: &RestoreRequest, surface: Surface<'_>) -> Result<()> {
-    let console = surface.console;
-    let files = render::count(report.files, "file");
-    let is_long = report.files > LISTED_MAX as u64;
-    if report.files == 0 || console.options.quiet || (is_long && !console.options.verbose) {
-        console.info(format_args!("Restored {files}."));
-        return Ok(());
-    }
-    console.info(format_args!("Restored {files}:"));
-    if !is_long {
-        report.paths.iter().for_each(|path| console.info(format_args!("  {path}")));
-        return Ok(());
-    }
-    // The report holds no long lists; the archive does.
-    let each = &mut |path: &EntryPath, record: &Record| {
-        if record.kind() == EntryKind::File {
-            console.info(format_args!("  {path}"));
-        }
-        Ok(())
-    };
-    let listed = surface.app.list(&request.archive, surface.cancel, each);
-    listed.map(|_| ()).map_err(|error| error.state("everything was restored; only the list of it is cut short"))
-}
-
-fn render_report(report: &RestoreReport, surface: Surface<'_>) {
-    let console = surface.console;
-    console.info("");
-    console.info(format_args!(
-        "Everything is in {} ({} in {}, {})",
-        render::path(&report.to),
-        render::size(report.bytes),
-        render::duration(report.elapsed),
-        render::rate(report.bytes, report.elapsed)
-    ));
-    console.info(if report.verified {
-        "verified: every sum was compared while writing"
-    } else {
-        "not verified: Lifeboat did not write this tar, and no sums exist"
-    });
-    if let Some(problems) = render::problems(&report.problems) {
-        console.info(format_args!("problems: {problems}"));
-    }
-    console.info(format_args!("Next: look at {}, and put in place what you need", render::path(&report.to)));
-}
-
-fn plan(request: &RestoreRequest, surface: Surface<'_>) -> Result<u8> {
-    let state = "nothing was written: this was a dry run";
-    let plan =
-        if surface.console.options.json { plan_as_json(request, surface) } else { plan_as_text(request, surface) };
-    plan.map(|()| exit_code::DONE).map_err(|error| error.state(state))
-}
-
-#[derive(Serialize)]
-struct PlannedEntry {
-    action: Action,
-    path: String,
-    r#type: EntryKind,
-    size: u64,
-}
-
-fn plan_as_json(request: &RestoreRequest, surface: Surface<'_>) -> Result<()> {
-    let mut each = |line: PlanLine| {
-        let PlanLine { action, path, kind, size } = line;
-        surface.console.json("plan_entry", &PlannedEntry { action, path: path.to_string(), r#type: kind, size });
-        Ok(())
-    };
-    let plan = surface.app.plan_restore_to(request, surface.cancel, &mut each)?;
-    surface.console.json("plan", &plan);
-    Ok(())
-}
-
-/// The first line says how many files there are, which is known last: so the
-/// few lines that are shown wait, and the many of `-v` are asked for again.
-fn plan_as_text(request: &RestoreRequest, surface: Surface<'_>) -> Result<()> {
-    let console = surface.console;
-    let mut lines = PlanLines::default();
-    let mut each = |line: PlanLine| {
-        lines.add(&line);
-        Ok(())
-    };
-    let plan = surface.app.plan_restore_to(request, surface.cancel, &mut each)?;
-    let files = render::count(plan.files, "file");
-    console.info(format_args!("Dry run: {files} would be restored from {}", render::path(&request.archive)));
-    console.info("");
-    if lines.is_long() && console.options.verbose {
-        let mut each = |line: PlanLine| {
-            if let Some(text) = plan_line(&line) {
-                console.info(text);
-            }
-            Ok(())
-        };
-        surface.app.plan_restore_to(request, surface.cancel, &mut each)?;
-    } else {
-        lines.show(surface);
-    }
-    render_plan(&plan, request, surface);
-    Ok(())
-}
-
-fn render_plan(plan: &RestorePlan, request: &RestoreRequest, surface: Surface<'_>) {
-    let console = surface.console;
-    let (bytes, free) = (render::size(plan.bytes), render::free_space(plan.free_bytes));
-    console.info("");
-    console.info(format_args!("to {}: {bytes}; free space there: {free}", render::path(&request.to)));
-    if plan.overwrites > 0 {
-        let replaced = render::count(plan.overwrites, "existing entry");
-        let needs = if request.overwrite { "" } else { "; the restore itself needs --overwrite for that" };
-        console.info(format_args!("{replaced} would be replaced{needs}"));
-    }
-    console.info("Nothing was written.");
-}
-
-/// `  new        1.2 KiB  path`, for what holds data; directories go without saying.
-fn plan_line(line: &PlanLine) -> Option<String> {
-    let action = match line.action {
-        Action::New => "new",
-        Action::Overwrite => "overwrite",
-        Action::Merge => return None,
-    };
-    let is_shown = matches!(line.kind, EntryKind::File | EntryKind::Symlink | EntryKind::Hardlink);
-    is_shown.then(|| format!("  {action:<9}  {}  {}", render::size(line.size), line.path))
-}
-
-/// The lines of a plan that are shown without `-v`: all, where there are few;
-/// else the first ones of what would be overwritten.
-#[derive(Default)]
-struct PlanLines {
-    lines: Vec<(Action, String)>,
-    seen: usize,
-    overwrites: usize,
-}
-
-impl PlanLines {
-    fn is_long(&self) -> bool {
-        self.seen > LISTED_MAX
-    }
-
-    fn add(&mut self, line: &PlanLine) {
-        let Some(text) = plan_line(line) else { return };
-        let was_long = self.is_long();
-        self.seen += 1;
-        let overwrites = line.action == Action::Overwrite;
-        self.overwrites += usize::from(overwrites);
-        if self.is_long() && !was_long {
-            self.lines.retain(|(action, _)| *action == Action::Overwrite);
-        }
-        let is_listed = if overwrites { self.overwrites <= LISTED_MAX } else { !self.is_long() };
-        if is_listed {
-            self.lines.push((line.action, text));
-        }
-    }
-
-    fn show(&self, surface: Surface<'_>) {
-        self.lines.iter().for_each(|(_, line)| surface.console.info(line));
-        if self.overwrites > LISTED_MAX {
-            surface.console.info(format_args!("  and {} more to overwrite", self.overwrites - LISTED_MAX));
-        }
-        if self.is_long() {
-            let new = self.seen - self.overwrites;
-            surface.console.info(format_args!("  and {new} new; -v lists them"));
-        }
-    }
+    let agreed = restore_live::Agreed { force: args.force, unauthenticated: args.allow_unauthenticated };
+    restore_live::run(request, agreed, args.dry_run, surface)
 }

@@ -81,6 +81,11 @@ impl TestEnv {
         names
     }
 
+    /// Where Lifeboat keeps its journals and locks.
+    pub(crate) fn data_dir(&self) -> PathBuf {
+        self.root.path().join("data")
+    }
+
     /// Runs `lifeboat`.
     pub(crate) fn lifeboat<A: AsRef<OsStr>>(&self, args: impl IntoIterator<Item = A>) -> Run {
         self.command(args).run()
@@ -121,6 +126,7 @@ impl TestEnv {
             command.env("PATH", path);
         }
         command.env("HOME", self.root.path().join("home")).env("TZ", "UTC").env("LC_ALL", "C");
+        command.env("LIFEBOAT_DATA_DIR", self.root.path().join("data"));
         Cmd { command, dir: self.path("") }
     }
 }
@@ -163,6 +169,12 @@ impl Cmd {
         let child = self.command.stdout(Stdio::piped()).stderr(Stdio::piped()).spawn();
         let child = child.unwrap_or_else(|error| panic!("cannot run {:?}: {error}", self.command));
         Running { child, dir: self.dir, command: format!("{:?}", self.command) }
+    }
+
+    /// It reads from the terminal that it will be started on.
+    pub(crate) fn reads_terminal(mut self) -> Self {
+        self.command.stdin(Stdio::inherit());
+        self
     }
 
     /// The command itself, for those who start it another way.

@@ -14,16 +14,16 @@ mod lacking;
 const LIFEBOAT: &str = env!("CARGO_BIN_EXE_lifeboat");
 
 /// Runs `lifeboat` under strace with these options; its log is `trace`.
-fn traced(env: &TestEnv, options: &[&str], args: &[&str]) -> Run {
+pub(crate) fn traced(env: &TestEnv, options: &[&str], args: &[&str]) -> Run {
     env.run("strace", ["-f", "-o", "trace"].iter().chain(options).chain(&[LIFEBOAT]).chain(args))
 }
 
-fn trace(env: &TestEnv) -> String {
+pub(crate) fn trace(env: &TestEnv) -> String {
     String::from_utf8_lossy(&env.read("trace")).into_owned()
 }
 
 /// How often the thread that called each system call most did so.
-fn calls(trace: &str) -> BTreeMap<String, usize> {
+pub(crate) fn calls(trace: &str) -> BTreeMap<String, usize> {
     let mut by_thread: BTreeMap<(String, String), usize> = BTreeMap::new();
     for line in trace.lines() {
         let mut words = line.splitn(2, ' ');

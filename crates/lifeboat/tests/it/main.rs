@@ -7,6 +7,7 @@ mod env;
 mod faults;
 mod fidelity;
 mod golden;
+mod in_place;
 mod interop;
 mod large;
 mod tidy;

@@ -1,0 +1,198 @@
+//! What the user wrote in `lifeboat.yaml`: read, checked, and turned into what
+//! the rest of the engine works with. A mistake is an error with its line and
+//! column. Where the file lies is the surface's business.
+
+use std::collections::BTreeMap;
+use std::fmt;
+use std::fs::File;
+use std::io::Read as _;
+use std::os::unix::ffi::OsStrExt as _;
+use std::os::unix::fs::MetadataExt as _;
+use std::path::{Path, PathBuf};
+use std::str::FromStr;
+use std::time::Duration;
+
+use lifeboat_format::path::shown;
+use lifeboat_store as store;
+use rustix::fs::{Mode, OFlags};
+use rustix::io::Errno;
+use serde::{Deserialize, Serialize};
+
+use crate::health::HealthCheck;
+use crate::services::{Reload, Service};
+use crate::{Error, ErrorKind, Result};
+
+mod check;
+pub(crate) mod duration;
+mod raw;
+
+/// How large the file may be.
+const SIZE_MAX_BYTES: u64 = 1 << 20;
+/// The bits that let others write.
+const OTHERS_WRITE: u32 = 0o022;
+const KEEP_EXPECTED: &str = "expected a time such as 7d, 12h or 0s, or `forever`";
+
+/// The whole configuration.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Config {
+    /// The file it was read from.
+    pub path: PathBuf,
+    /// Where state is kept, if the user chose a place.
+    pub data_dir: Option<PathBuf>,
+    /// The apps, by name.
+    pub apps: BTreeMap<String, AppConfig>,
+}
+
+/// What belongs to one app.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct AppConfig {
+    /// Its name.
+    pub name: String,
+    /// What is backed up, by name; never empty.
+    pub sources: BTreeMap<String, FilesSource>,
+    /// The services that a restore stops, in the order in which it does.
+    pub services: Vec<Service>,
+    /// What is run once they run again.
+    pub reload: Option<Reload>,
+    /// How to see that the app is up.
+    pub health: Vec<HealthCheck>,
+    /// How long what a restore replaced is kept.
+    pub keep_replaced: Keep,
+}
+
+/// A source of files.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct FilesSource {
+    /// The directory; absolute.
+    pub root: PathBuf,
+    /// Patterns (gitignore syntax, relative to the root) of what is taken; none: everything.
+    pub include: Vec<String>,
+    /// Patterns of what is left out; wins over `include`.
+    pub exclude: Vec<String>,
+}
+
+/// How long something is kept. As text: `7d`, `0s`, `forever`.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(try_from = "String", into = "String")]
+pub enum Keep {
+    /// For this long.
+    For(Duration),
+    /// Until someone removes it.
+    Forever,
+}
+
+impl Default for Keep {
+    fn default() -> Self {
+        Self::For(Duration::from_secs(7 * 24 * 60 * 60))
+    }
+}
+
+impl FromStr for Keep {
+    type Err = Error;
+
+    fn from_str(text: &str) -> Result<Self> {
+        if text == "forever" {
+            return Ok(Self::Forever);
+        }
+        let wrong =
+            || Error::new(ErrorKind::Usage, format!("`{}` is no such time, {KEEP_EXPECTED}", shown(text.as_bytes())));
+        duration::parse(text).map(Self::For).ok_or_else(wrong)
+    }
+}
+
+impl fmt::Display for Keep {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::For(length) => f.write_str(&duration::shown(*length)),
+            Self::Forever => f.write_str("forever"),
+        }
+    }
+}
+
+impl TryFrom<String> for Keep {
+    type Error = Error;
+
+    fn try_from(text: String) -> Result<Self> {
+        text.parse()
+    }
+}
+
+impl From<Keep> for String {
+    fn from(keep: Keep) -> Self {
+        keep.to_string()
+    }
+}
+
+impl Config {
+    /// Reads and checks the file at `path`.
+    ///
+    /// # Errors
+    /// When it cannot be read, others may write to it, or there is a mistake in
+    /// it: that one is `FILE:LINE:COLUMN: what is wrong, what was expected`.
+    pub fn load(path: &Path) -> Result<Self> {
+        let text = read(path)?;
+        let checked = raw::parse(&text).and_then(check::config);
+        let (data_dir, apps) = checked.map_err(|wrong| {
+            let what = format!("{}:{}:{}: {}", name(path), wrong.line, wrong.column, wrong.what);
+            Error::new(ErrorKind::Usage, what).state("nothing was changed").next("correct that line and try again")
+        })?;
+        Ok(Self { path: path.to_owned(), data_dir, apps })
+    }
+}
+
+fn name(path: &Path) -> String {
+    shown(path.as_os_str().as_bytes())
+}
+
+fn refused(path: &Path, what: &str) -> Error {
+    Error::new(ErrorKind::Usage, format!("{}: {what}", name(path))).state("nothing was changed")
+}
+
+fn read(path: &Path) -> Result<String> {
+    let failed = |error| Error::from(store::Error::io("read", path, error)).state("nothing was changed");
+    // Never waits for the other end of a pipe.
+    let flags = OFlags::RDONLY | OFlags::CLOEXEC | OFlags::NONBLOCK;
+    let opened = rustix::fs::open(path, flags, Mode::empty()).map_err(|error| match error {
+        Errno::NOENT => refused(path, "there is no such file").next("write it, or name another one"),
+        error => failed(error.into()),
+    });
+    let mut file = File::from(opened?);
+    let metadata = file.metadata().map_err(failed)?;
+    if !metadata.is_file() {
+        return Err(refused(path, "this is no file").next("name the file itself, such as lifeboat.yaml"));
+    }
+    // Asked of the open file: what is checked is what is read.
+    check_owner(path, metadata.uid(), metadata.mode(), rustix::process::geteuid().as_raw())?;
+    let mut bytes = Vec::new();
+    file.by_ref().take(SIZE_MAX_BYTES + 1).read_to_end(&mut bytes).map_err(failed)?;
+    if bytes.len() as u64 > SIZE_MAX_BYTES {
+        return Err(refused(path, "the file is larger than 1 MiB").next("name the configuration of Lifeboat"));
+    }
+    String::from_utf8(bytes).map_err(|_| refused(path, "the file is not UTF-8 text").next("save it as UTF-8"))
+}
+
+/// The file names commands, which run with the rights of who calls.
+fn check_owner(path: &Path, owner: u32, mode: u32, caller: u32) -> Result<()> {
+    if owner != 0 && owner != caller {
+        let what = format!("the file belongs to user {owner}, and it can name commands to run");
+        let next = format!("if you trust what it says: chown {caller} {}", name(path));
+        return Err(refused(path, &what).next(next));
+    }
+    if mode & OTHERS_WRITE != 0 {
+        let what = format!("others can write to the file (mode {:o}), and it can name commands to run", mode & 0o7777);
+        let next = format!("if you trust what it says: chmod go-w {}", name(path));
+        return Err(refused(path, &what).next(next));
+    }
+    Ok(())
+}
+
+/// The one of `known` that someone who wrote `word` meant, if that is likely.
+fn nearest<'a>(word: &str, known: &[&'a str]) -> Option<&'a str> {
+    let extended = |known: &&&str| !word.is_empty() && (known.starts_with(word) || word.starts_with(**known));
+    let by_letters = known.iter().min_by_key(|known| strsim::osa_distance(word, known));
+    let is_near = |known: &&&str| strsim::osa_distance(word, known) <= 1 + word.chars().count() / 4;
+    by_letters.filter(is_near).or_else(|| known.iter().find(extended)).copied()
+}
+
+#[cfg(test)]
+mod tests;

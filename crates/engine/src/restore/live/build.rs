@@ -1,0 +1,376 @@
+//! From what is staged and what is live to the list of steps: walked once,
+//! when the services have stopped, just before the swap.
+
+use std::path::PathBuf;
+
+use lifeboat_store as store;
+use rustix::fs::Stat;
+
+use super::attrs::Attrs;
+use super::ground::Ground;
+use super::journal::Replaced;
+use super::left_out::{Fate, Judge};
+use super::name::{join, split};
+use super::plan::Known;
+use super::step::{DirChange, Side, Sides, Spot, Step};
+use super::survey::{attrs, stamp};
+use super::terms::{Mode, Rules, Terms};
+use super::tree::{Tree, is_dir, size};
+use crate::report::LISTED_MAX;
+use crate::restore::node;
+use crate::{Error, ErrorKind, Result};
+
+/// What the swap will do.
+#[derive(Debug, Default)]
+pub(super) struct Built {
+    pub(super) steps: Vec<Step>,
+    pub(super) dirs: Vec<DirChange>,
+    pub(super) replaced: Replaced,
+    /// What is replaced though it was not there when the plan was made: the first of it, and how much.
+    pub(super) appeared: (Vec<String>, u64),
+}
+
+/// Makes the list.
+pub(super) struct Builder<'a> {
+    pub(super) terms: &'a Terms,
+    pub(super) rules: &'a Rules,
+    pub(super) ground: &'a mut Ground,
+    pub(super) sides: &'a Sides,
+    /// What the plan saw; `None` when a restore is finished after a crash.
+    pub(super) known: Option<&'a Known>,
+    /// Whether what appeared since may be overwritten.
+    pub(super) force: bool,
+    /// Whether things can change places, for each place.
+    pub(super) exchanges: &'a [bool],
+    pub(super) built: Built,
+}
+
+/// A place and a path in it, with where that is in its source.
+#[derive(Clone, Copy)]
+pub(super) struct At<'p> {
+    pub(super) number: usize,
+    pub(super) inner: &'p [u8],
+    pub(super) place: usize,
+    pub(super) path: &'p [u8],
+}
+
+impl Builder<'_> {
+    /// Goes through all sources.
+    pub(super) fn build(mut self) -> Result<Built> {
+        for number in 0..self.terms.roots.len() {
+            let root = &self.terms.roots[number];
+            if let Some((place, path)) = root.outer.and_then(|_| root.place(b"", &self.terms.places)) {
+                self.root(At { number, inner: b"", place, path: &path })?;
+            }
+            for (border, place) in &root.borders {
+                self.merge(At { number, inner: &border.0, place: *place, path: b"" })?;
+            }
+        }
+        Ok(self.built)
+    }
+
+    fn failed(&self, at: At<'_>) -> impl Fn(rustix::io::Errno) -> Error + use<> {
+        let live: PathBuf = self.terms.places[at.place].live(at.path);
+        move |error| store::Error::io("look at", &live, error).into()
+    }
+
+    fn staged(&self, place: usize) -> Result<&Tree> {
+        self.sides.staged(place, Side::Swap).ok_or_else(|| Error::new(ErrorKind::Failed, "the stage is gone"))
+    }
+
+    fn staged_stat(&self, at: At<'_>) -> Result<Option<Stat>> {
+        self.staged(at.place)?.stat(at.path).map_err(self.failed(at))
+    }
+
+    fn live_stat(&self, at: At<'_>) -> Result<Option<Stat>> {
+        self.sides.live(at.place).stat(at.path).map_err(self.failed(at))
+    }
+
+    /// The root of a source; the directories above it may be missing too.
+    fn root(&mut self, at: At<'_>) -> Result<()> {
+        for (end, _) in at.path.iter().enumerate().filter(|(_, byte)| **byte == b'/') {
+            let above = At { path: &at.path[..end], ..at };
+            if self.live_stat(above)?.is_none() {
+                return self.place(above);
+            }
+        }
+        self.entry(at).map(|_| ())
+    }
+
+    /// One staged thing. True when its name in its directory now leads to something else.
+    fn entry(&mut self, at: At<'_>) -> Result<bool> {
+        let Some(staged) = self.staged_stat(at)? else { return Ok(false) };
+        let Some(live) = self.live_stat(at)? else {
+            self.place(at)?;
+            return Ok(true);
+        };
+        if is_dir(&staged) && is_dir(&live) {
+            if self.terms.roots[at.number].is_border(at.inner) {
+                return Ok(false);
+            }
+            if self.ground.is_one(self.terms, self.rules, at.number, at.inner) {
+                self.swap_dir(at, &staged, &live)?;
+                return Ok(true);
+            }
+            self.merge(at)?;
+            return Ok(false);
+        }
+        let is_same = self.known.is_some_and(|known| known.is_same_still(at.place, at.path, stamp(&live)));
+        if is_same || self.terms.mode == Mode::Merge {
+            return Ok(false);
+        }
+        self.note_replaced(at, &live, true)?;
+        self.replace(at, &staged, &live);
+        Ok(true)
+    }
+
+    /// Something live goes: who uses it, and how much it is.
+    pub(super) fn note_replaced(&mut self, at: At<'_>, live: &Stat, must_be_known: bool) -> Result<()> {
+        let path = self.terms.roots[at.number].live(at.inner);
+        self.note(at, live);
+        self.ground.note_mounts(&path);
+        if must_be_known && !self.force && self.known.is_some_and(|known| !known.knows(at.place, at.path)) {
+            return Err(Error::new(
+                ErrorKind::ConfirmationNeeded,
+                format!("{} was not there when the plan was made, and would be overwritten", path.display()),
+            ));
+        }
+        if is_dir(live) {
+            let mut below = Vec::new();
+            let tree = self.sides.live(at.place);
+            let walked = tree.walk(at.path, &mut |path, stat| {
+                below.push((path.to_vec(), *stat));
+                Ok(true)
+            });
+            walked.map_err(self.failed(at))?;
+            for (path, stat) in below {
+                let inner = join(at.inner, &path[at.path.len() + 1..]);
+                self.note(At { inner: &inner, path: &path, ..at }, &stat);
+            }
+        }
+        Ok(())
+    }
+
+    fn note(&mut self, at: At<'_>, live: &Stat) {
+        let path = self.terms.roots[at.number].live(at.inner);
+        self.built.replaced.entries += 1;
+        self.built.replaced.bytes += size(live);
+        self.ground.note(&path, live);
+        if self.known.is_some_and(|known| !known.knows(at.place, at.path)) {
+            let (list, count) = &mut self.built.appeared;
+            *count += 1;
+            if list.len() < LISTED_MAX {
+                list.push(lifeboat_format::path::shown(path.as_os_str().as_encoded_bytes()));
+            }
+        }
+    }
+
+    /// Nothing is there: what is staged moves in.
+    fn place(&mut self, at: At<'_>) -> Result<()> {
+        let Some(staged) = self.staged_stat(at)? else { return Ok(()) };
+        self.built.steps.push(Step::Move {
+            place: at.place,
+            from: Spot::new(Side::Swap, at.path),
+            to: Spot::new(Side::Live, at.path),
+            inode: staged.st_ino,
+        });
+        Ok(())
+    }
+
+    fn replace(&mut self, at: At<'_>, staged: &Stat, live: &Stat) {
+        let (place, path) = (at.place, at.path);
+        if self.exchanges[place] {
+            let staged_spot = Spot::new(Side::Swap, path);
+            let live_name = super::name::Name(path.to_vec());
+            let (new, old) = (staged.st_ino, live.st_ino);
+            return self.built.steps.push(Step::Exchange { place, staged: staged_spot, live: live_name, new, old });
+        }
+        let spot = |side| Spot::new(side, path);
+        self.built.steps.push(Step::Move { place, from: spot(Side::Live), to: aside(path), inode: live.st_ino });
+        self.built.steps.push(Step::Move { place, from: spot(Side::Swap), to: spot(Side::Live), inode: staged.st_ino });
+    }
+
+    /// A directory that stays: what is in it is gone through one by one.
+    fn merge(&mut self, at: At<'_>) -> Result<()> {
+        let staged_names = self.staged(at.place)?.list(at.path).map_err(self.failed(at))?;
+        let mut changes = false;
+        for name in &staged_names {
+            let (inner, path) = (join(at.inner, name), join(at.path, name));
+            changes |= self.entry(At { inner: &inner, path: &path, ..at })?;
+        }
+        if self.terms.mode == Mode::Full {
+            for name in self.sides.live(at.place).list(at.path).map_err(self.failed(at))? {
+                if staged_names.binary_search(&name).is_err() {
+                    let (inner, path) = (join(at.inner, &name), join(at.path, &name));
+                    changes |= self.delete(At { inner: &inner, path: &path, ..at })?;
+                }
+            }
+        }
+        let now = self.live_attrs(at)?;
+        let wanted = if self.terms.mode != Mode::Merge && self.rules.selects(at.number, at.inner, true) {
+            Some(self.staged_attrs(at)?)
+        } else {
+            None
+        };
+        if changes || wanted.as_ref().is_some_and(|wanted| *wanted != now) {
+            self.change_dir(at, wanted, Some(now))?;
+        }
+        Ok(())
+    }
+
+    fn live_attrs(&self, at: At<'_>) -> Result<Attrs> {
+        attrs(self.sides.live(at.place), at.path, &self.terms.places[at.place].live(at.path))
+    }
+
+    fn staged_attrs(&self, at: At<'_>) -> Result<Attrs> {
+        attrs(self.staged(at.place)?, at.path, &self.terms.places[at.place].live(at.path))
+    }
+
+    fn change_dir(&mut self, at: At<'_>, forward: Option<Attrs>, backward: Option<Attrs>) -> Result<()> {
+        let Some(live) = self.live_stat(at)? else { return Ok(()) };
+        let path = super::name::Name(at.path.to_vec());
+        self.built.dirs.push(DirChange { place: at.place, path, inode: live.st_ino, forward, backward });
+        Ok(())
+    }
+
+    fn judge(&self, at: At<'_>, live: &Stat) -> Result<Fate> {
+        let judge = Judge { terms: self.terms, rules: self.rules, ground: self.ground };
+        judge.fate(at.number, at.inner, (self.sides.live(at.place), at.path), live, &mut |_, _, _| {})
+    }
+
+    /// Something live that the snapshot does not hold. True when it goes.
+    fn delete(&mut self, at: At<'_>) -> Result<bool> {
+        let Some(live) = self.live_stat(at)? else { return Ok(false) };
+        if self.terms.roots[at.number].is_border(at.inner) {
+            return Ok(false);
+        }
+        match self.judge(at, &live)? {
+            Fate::Stays | Fate::NotAsked => Ok(false),
+            Fate::Goes => {
+                self.note_replaced(at, &live, false)?;
+                // What is taken away keeps its path in the stage.
+                let to = Spot::new(Side::Removed, at.path);
+                self.make_home(at.place, &to)?;
+                let from = Spot::new(Side::Live, at.path);
+                self.built.steps.push(Step::Move { place: at.place, from, to, inode: live.st_ino });
+                Ok(true)
+            }
+            Fate::Mixed => {
+                let mut changes = false;
+                for name in self.sides.live(at.place).list(at.path).map_err(self.failed(at))? {
+                    let (inner, path) = (join(at.inner, &name), join(at.path, &name));
+                    changes |= self.delete(At { inner: &inner, path: &path, ..at })?;
+                }
+                if changes {
+                    let now = self.live_attrs(at)?;
+                    self.change_dir(at, None, Some(now))?;
+                }
+                Ok(false)
+            }
+        }
+    }
+
+    /// Makes the directories in the stage that something moves to.
+    pub(super) fn make_home(&self, place: usize, spot: &Spot) -> Result<()> {
+        let tree = self.sides.staged(place, spot.side);
+        let tree = tree.ok_or_else(|| Error::new(ErrorKind::Failed, "the stage is gone"))?;
+        let failed = |error| Error::from(store::Error::io("create", &self.sides.path(place, spot), error));
+        make_dirs(tree, split(&spot.path.0).0).map_err(failed)
+    }
+
+    /// A whole directory changes places; what the backup left out goes over first.
+    pub(super) fn swap_dir(&mut self, at: At<'_>, staged: &Stat, live: &Stat) -> Result<()> {
+        self.ground.note_mounts(&self.terms.roots[at.number].live(at.inner));
+        self.note(at, live);
+        self.carry(at)?;
+        self.replace(at, staged, live);
+        Ok(())
+    }
+
+    /// Carries over what stays of the live directory, which the staged one replaces.
+    fn carry(&mut self, at: At<'_>) -> Result<()> {
+        // Read first: making a directory for what is carried over changes them.
+        let staged_attrs = self.staged_attrs(at)?;
+        let mut carries = false;
+        for name in self.sides.live(at.place).list(at.path).map_err(self.failed(at))? {
+            let (inner, path) = (join(at.inner, &name), join(at.path, &name));
+            let below = At { inner: &inner, path: &path, ..at };
+            let Some(live) = self.live_stat(below)? else { continue };
+            match self.staged_stat(below)? {
+                Some(staged) if is_dir(&staged) && is_dir(&live) => {
+                    self.note(below, &live);
+                    self.carry(below)?;
+                }
+                Some(_) => {
+                    if is_dir(&live) && self.judge(below, &live)? != Fate::Goes {
+                        return Err(self.holds_left_out(below));
+                    }
+                    self.note_replaced(below, &live, false)?;
+                }
+                None => carries |= self.carry_or_drop(below, &live)?,
+            }
+        }
+        if carries {
+            let now = self.live_attrs(at)?;
+            self.change_dir(at, None, Some(now))?;
+            let inode = self.staged_stat(at)?.map_or(0, |stat| stat.st_ino);
+            let path = super::name::Name(at.path.to_vec());
+            self.built.dirs.push(DirChange { place: at.place, path, inode, forward: Some(staged_attrs), backward: None });
+        }
+        Ok(())
+    }
+
+    fn holds_left_out(&self, at: At<'_>) -> Error {
+        let path = self.terms.roots[at.number].live(at.inner);
+        let what = format!("{} would be replaced, and holds what the backup left out", path.display());
+        Error::new(ErrorKind::ConfirmationNeeded, what)
+    }
+
+    /// True when something is carried over.
+    fn carry_or_drop(&mut self, at: At<'_>, live: &Stat) -> Result<bool> {
+        match self.judge(at, live)? {
+            Fate::Goes => {
+                self.note_replaced(at, live, false)?;
+                Ok(false)
+            }
+            Fate::Stays | Fate::NotAsked => {
+                self.built.steps.push(Step::Move {
+                    place: at.place,
+                    from: Spot::new(Side::Live, at.path),
+                    to: Spot::new(Side::Swap, at.path),
+                    inode: live.st_ino,
+                });
+                Ok(true)
+            }
+            // The directory stays for what is in it: the staged side gets one like it.
+            Fate::Mixed => {
+                let now = self.live_attrs(at)?;
+                let make = || {
+                    let staged = self.sides.staged(at.place, Side::Swap).ok_or(rustix::io::Errno::NOENT)?;
+                    make_dirs(staged, at.path)?;
+                    now.set(&*staged.dir(at.path)?)
+                };
+                make().map_err(self.failed(at))?;
+                self.carry(at)?;
+                Ok(true)
+            }
+        }
+    }
+}
+
+/// Where something is set aside that gives way on a file system without exchanges.
+pub(super) fn aside(path: &[u8]) -> Spot {
+    // Flat, so that no directory has to be made for it.
+    let name = lifeboat_format::model::Sha256::of(path).to_string();
+    Spot::new(Side::Removed, format!("was-{name}").as_bytes())
+}
+
+fn make_dirs(tree: &Tree, path: &[u8]) -> rustix::io::Result<()> {
+    if path.is_empty() {
+        return Ok(());
+    }
+    let (above, name) = split(path);
+    make_dirs(tree, above)?;
+    let dir = tree.dir(above)?;
+    node::open_or_create_dir(std::os::fd::AsFd::as_fd(&*dir), name).map(|_| ())
+}

@@ -1,0 +1,304 @@
+//! What a restore replaced: kept for a while, kept for ever, discarded, or put
+//! back. Its journal stays as long as it does, and says where everything is.
+
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+
+use jiff::{SignedDuration, Timestamp};
+use serde::Serialize;
+
+use super::journal::{self, Header, Journal, Phase, Story};
+use super::name::join;
+use super::run::Run;
+use super::stages::Stages;
+use super::step::{Side, Sides, Step};
+use super::target::touches;
+use super::tree::{Tree, is_dir};
+use super::{Consent, Host, LiveReport, no_such};
+use crate::config::Keep;
+use crate::health::is_healthy_now;
+use crate::lock::{self, Lock};
+use crate::report::{Problems, Watch};
+use crate::{Error, ErrorKind, Result};
+
+/// What was replaced by one restore.
+#[derive(Clone, Debug, Serialize)]
+pub struct Kept {
+    /// The restore's id.
+    pub id: String,
+    /// The application.
+    pub app: String,
+    /// Its roots.
+    pub roots: Vec<String>,
+    /// When it was replaced.
+    pub since: Timestamp,
+    /// Until when it is kept; `None`: for ever.
+    pub until: Option<Timestamp>,
+    /// How many entries were replaced.
+    pub entries: u64,
+    /// Bytes of their content.
+    pub bytes: u64,
+    /// Where it is.
+    pub folders: Vec<String>,
+    /// Whether it is the new state, which was there until a rollback, and not the old one.
+    pub is_new_state: bool,
+}
+
+impl Kept {
+    pub(super) fn of(story: &Story) -> Self {
+        let header = &story.header;
+        Self {
+            id: header.id.clone(),
+            app: header.app.clone(),
+            roots: header.terms.roots.iter().map(|root| root.path.to_string()).collect(),
+            since: story.since,
+            until: story.kept_until,
+            entries: story.replaced.entries,
+            bytes: story.replaced.bytes,
+            folders: header.terms.places.iter().map(|place| place.stage.to_string()).collect(),
+            is_new_state: story.phase == Phase::Returned,
+        }
+    }
+}
+
+/// Everything that is kept, oldest first.
+pub(crate) fn all(data_dir: &Path) -> Result<Vec<Kept>> {
+    Ok(stories(data_dir)?.iter().map(|(_, story)| Kept::of(story)).collect())
+}
+
+fn stories(data_dir: &Path) -> Result<Vec<(PathBuf, Story)>> {
+    let stories = journal::all(data_dir)?.into_iter().filter_map(|(path, story)| Some((path, story.ok()?)));
+    Ok(stories.filter(|(_, story)| !story.is_waiting()).collect())
+}
+
+/// Decides what becomes of what was replaced, once the restore stands.
+pub(super) fn after_commit(
+    journal: &mut Journal,
+    host: &Host<'_>,
+    now: Timestamp,
+    stages: Option<&mut Stages>,
+) -> Result<()> {
+    if let Some(older) = journal.story.header.undo_of.clone() {
+        // What it kept is live again; its stage is this one's.
+        let path = journal::dir(host.data_dir).join(format!("{older}.jsonl"));
+        if let Ok(older) = Journal::open(&path) {
+            older.remove()?;
+        }
+    }
+    let keep = journal.story.header.keep;
+    if keep == Keep::For(Duration::ZERO) {
+        Stages::remove(&journal.story.header.terms)?;
+        return journal.remove();
+    }
+    journal.keep_until(until(keep, now))?;
+    point(journal, stages, true)?;
+    clear(&journal.story)
+}
+
+/// Until when something is kept that is replaced at `now`.
+fn until(keep: Keep, now: Timestamp) -> Option<Timestamp> {
+    match keep {
+        Keep::Forever => None,
+        Keep::For(duration) => {
+            let duration = SignedDuration::try_from(duration).unwrap_or(SignedDuration::MAX);
+            Some(now.saturating_add(duration).unwrap_or(Timestamp::MAX))
+        }
+    }
+}
+
+/// The old state stands again. Only what `--rollback` takes back after it had
+/// run is kept.
+pub(super) fn after_rollback(
+    journal: &mut Journal,
+    host: &Host<'_>,
+    keep_new: bool,
+    stages: Option<&mut Stages>,
+) -> Result<()> {
+    let header = &journal.story.header;
+    if let Some(older) = header.undo_of.clone() {
+        // Its stage is that of the older restore, which keeps it.
+        let path = journal::dir(host.data_dir).join(format!("{older}.jsonl"));
+        if let Some(stages) = stages {
+            stages.point(&older, &path, true)?;
+        }
+        Stages::restore_times(&header.terms);
+        return journal.remove();
+    }
+    if keep_new {
+        let now = host.clock.timestamp();
+        let kept = until(header.keep, now);
+        journal.enter(Phase::Returned, now)?;
+        journal.keep_until(kept)?;
+        return point(journal, stages, true);
+    }
+    Stages::remove(&header.terms)?;
+    Stages::restore_times(&header.terms);
+    journal.remove()
+}
+
+fn point(journal: &Journal, stages: Option<&mut Stages>, kept: bool) -> Result<()> {
+    match stages {
+        Some(stages) => stages.point(&journal.story.header.id, journal.path(), kept),
+        None => Ok(()),
+    }
+}
+
+/// Removes what was staged and not needed, so that only what was replaced is left.
+fn clear(story: &Story) -> Result<()> {
+    let sides = Sides::open(&story.header.terms)?;
+    let kept: std::collections::HashSet<(usize, u64)> = story
+        .steps
+        .iter()
+        .filter_map(|step| match step {
+            Step::Exchange { place, old, .. } => Some((*place, *old)),
+            Step::Move { place, from, to, inode } if from.side == Side::Live && to.side != Side::Live => {
+                Some((*place, *inode))
+            }
+            Step::Move { .. } => None,
+        })
+        .collect();
+    for place in 0..story.header.terms.places.len() {
+        let Some(tree) = sides.staged(place, Side::Swap) else { continue };
+        let cleared = clear_dir(tree, b"", &|inode| kept.contains(&(place, inode)));
+        cleared.map_err(|error| {
+            let stage = story.header.terms.places[place].stage.as_path();
+            lifeboat_store::Error::io("clear", stage, error)
+        })?;
+    }
+    Ok(())
+}
+
+/// True when nothing is left in the directory.
+fn clear_dir(tree: &Tree, path: &[u8], is_kept: &dyn Fn(u64) -> bool) -> rustix::io::Result<bool> {
+    let mut is_empty = true;
+    for name in tree.list(path)? {
+        let inner = join(path, &name);
+        let Some(stat) = tree.stat(&inner)? else { continue };
+        if is_kept(stat.st_ino) || (is_dir(&stat) && !clear_dir(tree, &inner, is_kept)?) {
+            is_empty = false;
+            continue;
+        }
+        let (dir, name) = tree.parent(&inner)?;
+        let flags = if is_dir(&stat) { rustix::fs::AtFlags::REMOVEDIR } else { rustix::fs::AtFlags::empty() };
+        tree.forget(&inner);
+        rustix::fs::unlinkat(&*dir, name, flags)?;
+    }
+    Ok(is_empty)
+}
+
+/// Removes what is kept no longer of restores that touch `roots`.
+pub(super) fn remove_due(host: &Host<'_>, roots: &[PathBuf], watch: Watch<'_>) -> Result<()> {
+    let now = host.clock.timestamp();
+    for (path, story) in stories(host.data_dir)? {
+        let is_due = story.kept_until.is_some_and(|until| until <= now);
+        let is_meant = roots.iter().any(|root| touches(&story.header.terms, root));
+        // As long as the new state does not do well, the old one may be needed.
+        if is_due && is_meant && is_healthy_now(&story.header.health, watch.cancel) {
+            Stages::remove(&story.header.terms)?;
+            Journal::open(&path)?.remove()?;
+        }
+    }
+    Ok(())
+}
+
+/// The one that `id` is the beginning of, else the only one.
+fn find(data_dir: &Path, id: Option<&str>) -> Result<(PathBuf, Story)> {
+    let mut found = stories(data_dir)?;
+    found.retain(|(_, story)| id.is_none_or(|id| story.header.id.starts_with(id)));
+    match found.len() {
+        1 => Ok(found.remove(0)),
+        _ => {
+            let known: Vec<&str> = found.iter().map(|(_, story)| &story.header.id[..8]).collect();
+            Err(no_such(id, "that keeps what it replaced", &known))
+        }
+    }
+}
+
+/// Removes what the restore `id` replaced.
+pub(crate) fn discard(host: &Host<'_>, id: Option<&str>) -> Result<Kept> {
+    let (path, story) = find(host.data_dir, id)?;
+    let _lock = lock::take(host.data_dir, &story.header.lock)?;
+    Stages::remove(&story.header.terms)?;
+    Journal::open(&path)?.remove()?;
+    Ok(Kept::of(&story))
+}
+
+/// Keeps what the restore `id` replaced for ever.
+pub(crate) fn keep(host: &Host<'_>, id: Option<&str>) -> Result<Kept> {
+    let (path, story) = find(host.data_dir, id)?;
+    let _lock = lock::take(host.data_dir, &story.header.lock)?;
+    let mut journal = Journal::open(&path)?;
+    journal.keep_until(None)?;
+    Ok(Kept::of(&journal.story))
+}
+
+/// Putting back what a restore replaced, ready to be carried out.
+pub struct Undo<'a> {
+    /// What would come back.
+    pub kept: Kept,
+    /// Services that would be stopped and started.
+    pub services: Vec<String>,
+    host: Host<'a>,
+    story: Story,
+    lock: Lock,
+}
+
+/// Prepares to put back what the restore `id` replaced.
+pub(crate) fn undo<'a>(host: Host<'a>, id: Option<&str>, watch: Watch<'_>) -> Result<Undo<'a>> {
+    let (_, story) = find(host.data_dir, id)?;
+    let lock = lock::take(host.data_dir, &story.header.lock)?;
+    let roots: Vec<PathBuf> = story.header.terms.roots.iter().map(|root| root.path.as_path().to_owned()).collect();
+    super::recover::end_waiting(&host, &roots, Some(&story.header.lock), watch)?;
+    let services = story.header.services.iter().map(|service| service.name.clone()).collect();
+    Ok(Undo { kept: Kept::of(&story), services, host, story, lock })
+}
+
+impl Undo<'_> {
+    /// Puts it back: a restore of its own, which can be undone in turn.
+    ///
+    /// # Errors
+    /// As of a restore.
+    pub fn apply(self, consent: Consent, watch: Watch<'_>) -> Result<LiveReport> {
+        let began = std::time::Instant::now();
+        if !consent.agreed && !consent.force {
+            let what = format!("it would put back {} entries and stop what it has to", self.kept.entries);
+            return Err(Error::new(ErrorKind::ConfirmationNeeded, what)
+                .state("nothing was changed")
+                .next("agree at a terminal, or add --force"));
+        }
+        let old = &self.story.header;
+        let header = Header {
+            id: self.host.id.clone(),
+            began: self.host.clock.timestamp(),
+            undo_of: Some(old.id.clone()),
+            ..old.clone()
+        };
+        let archive = old.archive.as_path().to_owned();
+        let mut run = Run::begin(&self.host, header, None, true)?;
+        let done = run.take_over(watch.cancel).and_then(|()| run.forward(watch.cancel));
+        run.end(done)?;
+        let mut report = LiveReport {
+            id: self.host.id.clone(),
+            is_nothing: false,
+            app: old.app.clone(),
+            roots: self.kept.roots.clone(),
+            files: 0,
+            bytes: 0,
+            steps: 0,
+            appeared: Vec::new(),
+            appeared_count: 0,
+            services: Vec::new(),
+            health_checks: 0,
+            pause: Duration::ZERO,
+            reload_warning: None,
+            kept: None,
+            paths: Vec::new(),
+            problems: Problems::default(),
+            elapsed: began.elapsed(),
+            archive,
+        };
+        run.add_to(&mut report);
+        drop(self.lock);
+        Ok(report)
+    }
+}

@@ -1,0 +1,115 @@
+//! The list of steps that puts back what a restore replaced: its own steps in
+//! reverse, made for what is live by now.
+
+use std::collections::HashSet;
+
+use super::build::{At, Builder, Built};
+use super::journal::Story;
+use super::name::{Name, below};
+use super::step::{DirChange, Side, Spot, Step};
+use super::survey::attrs;
+use super::tree::is_dir;
+use crate::{Error, ErrorKind, Result};
+
+impl Builder<'_> {
+    /// Makes the list from the journal of the restore.
+    pub(super) fn build_reverse(mut self, old: &Story) -> Result<Built> {
+        // Paths that an earlier step of this list makes free.
+        let mut freed: HashSet<(usize, Name)> = HashSet::new();
+        for step in old.steps.iter().rev() {
+            match step {
+                Step::Exchange { place, staged, live, old, .. } => self.give_back(*place, staged, live, *old, false)?,
+                Step::Move { place, from, to, inode } => match (from.side, to.side) {
+                    (_, Side::Live) => {
+                        self.take_away(*place, &to.path, from)?;
+                        freed.insert((*place, to.path.clone()));
+                    }
+                    (Side::Live, Side::Removed) => {
+                        let is_free = freed.contains(&(*place, from.path.clone()));
+                        self.give_back(*place, to, &from.path, *inode, is_free)?;
+                    }
+                    // What was carried over is carried back with its directory.
+                    _ => {}
+                },
+            }
+        }
+        for dir in &old.dirs {
+            self.change_back(dir)?;
+        }
+        Ok(self.built)
+    }
+
+    /// What is kept at `kept` becomes live again at `live`.
+    fn give_back(&mut self, place: usize, kept: &Spot, live: &Name, inode: u64, is_free: bool) -> Result<()> {
+        let failed = |error| Error::from(lifeboat_store::Error::io("look at", &self.sides.path(place, kept), error));
+        let tree = self.sides.staged(place, kept.side);
+        let there = tree.map(|tree| tree.stat(&kept.path.0)).transpose().map_err(failed)?.flatten();
+        let Some(there) = there.filter(|stat| stat.st_ino == inode) else {
+            let path = self.sides.path(place, kept);
+            return Err(Error::new(ErrorKind::Failed, format!("{} is not what was kept there", path.display())));
+        };
+        let now = if is_free { None } else { self.sides.live(place).stat(&live.0).map_err(failed)? };
+        let Some(now) = now else {
+            let to = Spot::new(Side::Live, &live.0);
+            self.built.steps.push(Step::Move { place, from: kept.clone(), to, inode });
+            return Ok(());
+        };
+        let (number, inner) = self.source_of(place, &live.0);
+        let at = At { number, inner: &inner, place, path: &live.0 };
+        if kept.side == Side::Swap && is_dir(&there) && is_dir(&now) {
+            return self.swap_dir(at, &there, &now);
+        }
+        self.note_replaced(at, &now, false)?;
+        if self.exchanges[place] {
+            let step = Step::Exchange { place, staged: kept.clone(), live: live.clone(), new: inode, old: now.st_ino };
+            self.built.steps.push(step);
+            return Ok(());
+        }
+        let aside = super::build::aside(&[&live.0, &b"-undo"[..]].concat());
+        let from = Spot::new(Side::Live, &live.0);
+        self.built.steps.push(Step::Move { place, from: from.clone(), to: aside, inode: now.st_ino });
+        self.built.steps.push(Step::Move { place, from: kept.clone(), to: from, inode });
+        Ok(())
+    }
+
+    /// What the restore had added goes, to where it was staged.
+    fn take_away(&mut self, place: usize, live: &Name, home: &Spot) -> Result<()> {
+        let failed = |error| Error::from(lifeboat_store::Error::io("look at", &self.sides.path(place, home), error));
+        let Some(now) = self.sides.live(place).stat(&live.0).map_err(failed)? else { return Ok(()) };
+        let (number, inner) = self.source_of(place, &live.0);
+        self.note_replaced(At { number, inner: &inner, place, path: &live.0 }, &now, false)?;
+        let taken = self.sides.staged(place, home.side).map(|tree| tree.stat(&home.path.0));
+        let is_taken = taken.transpose().map_err(failed)?.flatten().is_some();
+        let to = if is_taken { super::build::aside(&[&live.0, &b"-undo"[..]].concat()) } else { home.clone() };
+        self.make_home(place, &to)?;
+        let from = Spot::new(Side::Live, &live.0);
+        self.built.steps.push(Step::Move { place, from, to, inode: now.st_ino });
+        Ok(())
+    }
+
+    /// A directory that stayed gets back the attributes that it had.
+    fn change_back(&mut self, dir: &DirChange) -> Result<()> {
+        let Some(backward) = dir.backward.clone() else { return Ok(()) };
+        let shown = self.terms.places[dir.place].live(&dir.path.0);
+        let tree = self.sides.live(dir.place);
+        let stat = tree.stat(&dir.path.0).map_err(|error| lifeboat_store::Error::io("look at", &shown, error))?;
+        // One that comes back by this undo has its attributes still, but for the time of what is carried.
+        let now = match stat.filter(|stat| stat.st_ino == dir.inode) {
+            Some(_) => Some(attrs(tree, &dir.path.0, &shown)?),
+            None => None,
+        };
+        let (place, path, inode) = (dir.place, dir.path.clone(), dir.inode);
+        self.built.dirs.push(DirChange { place, path, inode, forward: Some(backward), backward: now });
+        Ok(())
+    }
+
+    /// The source that a live path of a place belongs to, and the path in it.
+    fn source_of(&self, place: usize, path: &[u8]) -> (usize, Vec<u8>) {
+        let live = self.terms.places[place].live(path);
+        let live = live.as_os_str().as_encoded_bytes();
+        let of = |(number, root): (usize, &super::terms::Root)| {
+            Some((number, below(live, &root.path.0)?.to_vec()))
+        };
+        self.terms.roots.iter().enumerate().find_map(of).unwrap_or_default()
+    }
+}

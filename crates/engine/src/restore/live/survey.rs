@@ -1,0 +1,593 @@
+//! Looking at the archive's list and at what is live, for a plan. Changes nothing.
+
+use std::fs::File;
+use std::io::Read as _;
+use std::os::unix::fs::MetadataExt as _;
+use std::path::{Path, PathBuf};
+
+use lifeboat_format::archive::Archive;
+use lifeboat_format::model::{EntryKind, Summer};
+use lifeboat_format::path::EntryPath;
+use lifeboat_format::record::Record;
+use lifeboat_store::{self as store, durable};
+use rustix::fs::{Access, OFlags, Stat};
+
+use super::attrs::Attrs;
+use super::ground::Ground;
+use super::left_out::{Fate, Judge};
+use super::name::{Name, join, split};
+use super::plan::{Known, LivePlan, PlannedService, PlannedSpace, Present, action};
+use super::target::{self, Targets};
+use super::terms::{Mode, Place, Rules, Terms};
+use super::tree::{Tree, is_dir, is_file, size};
+use super::{Host, LiveRequest};
+use crate::report::{Action, PlanLine, Watch};
+use crate::restore::inspect;
+use crate::{Error, ErrorKind, Result, beneath, ours};
+
+/// Who is told of the lines of a plan.
+pub(super) type EachLine<'a> = &'a mut dyn FnMut(PlanLine) -> Result<()>;
+
+/// Overlay file systems cannot move a directory of their lower layer.
+const OVERLAY_MAGIC: i64 = 0x794c_7630;
+
+/// Makes the plan for `archive`; tells `each` of every line.
+pub(super) fn plan(
+    archive: &Archive,
+    request: &LiveRequest,
+    host: &Host<'_>,
+    watch: Watch<'_>,
+    each: EachLine<'_>,
+) -> Result<LivePlan> {
+    let targets = target::find(archive, request, host)?;
+    let mut survey = Survey::new(archive, &targets, request, host, watch, each)?;
+    if !request.only.is_empty() {
+        survey.find_needed()?;
+    }
+    let mut found = 0;
+    inspect::records(archive, watch.cancel, &mut |path, record| {
+        found += u64::from(survey.visit(path, record)?);
+        Ok(())
+    })?;
+    survey.settle_links()?;
+    if found == 0 {
+        return Err(Error::new(ErrorKind::Usage, "nothing in the snapshot is what --only asks for")
+            .state("nothing was written, and nothing was stopped")
+            .next("`lifeboat backup list` shows what is in it"));
+    }
+    if request.mode == Mode::Full {
+        survey.find_deletes()?;
+    }
+    survey.finish()
+}
+
+/// A look at one entry's place.
+struct Spot<'a> {
+    number: usize,
+    inner: &'a [u8],
+    place: usize,
+    path: Vec<u8>,
+}
+
+struct Survey<'a> {
+    archive: &'a Archive,
+    watch: Watch<'a>,
+    each: EachLine<'a>,
+    plan: LivePlan,
+    rules: Rules,
+    ground: Ground,
+    /// One tree for each place.
+    trees: Vec<Tree>,
+    /// Bytes and inodes that staging takes in each place.
+    needs: Vec<(u64, u64)>,
+    /// A directory that is swapped as one: all below it is.
+    one: Option<EntryPath>,
+    /// A directory of the snapshot at whose place something else stays.
+    conflict: Option<EntryPath>,
+    /// Other names of files, with the file's own place.
+    links: Vec<(EntryPath, EntryPath)>,
+}
+
+impl<'a> Survey<'a> {
+    fn new(
+        archive: &'a Archive,
+        targets: &Targets<'a>,
+        request: &LiveRequest,
+        host: &Host<'_>,
+        watch: Watch<'a>,
+        each: EachLine<'a>,
+    ) -> Result<Self> {
+        let services = targets.app.map(|app| app.services.clone()).unwrap_or_default();
+        let identity = archive.path().metadata().map_or((0, 0), |metadata| (metadata.dev(), metadata.ino()));
+        let terms =
+            Terms { mode: request.mode, roots: targets.roots.clone(), archive: identity, ..Terms::default() };
+        let mut planned = Vec::with_capacity(services.len());
+        for service in &services {
+            planned.push(PlannedService { name: service.name.clone(), found: service.found(Some(watch.cancel))? });
+        }
+        let keep = request.keep_replaced.or(targets.app.map(|app| app.keep_replaced)).unwrap_or_default();
+        let plan = LivePlan {
+            archive: archive.path().to_owned(),
+            snapshot: targets.head.id.clone(),
+            app: targets.head.app.clone(),
+            created: targets.head.created,
+            outcome: targets.head.outcome,
+            mode: request.mode,
+            roots: targets.planned.clone(),
+            lacks: targets.lacks.clone(),
+            counts: super::plan::Counts::default(),
+            overwritten: Vec::new(),
+            deleted: Vec::new(),
+            conflicts: Vec::new(),
+            space: Vec::new(),
+            services: planned,
+            health_checks: targets.app.map_or(0, |app| app.health.len()),
+            users: Vec::new(),
+            unseen: Vec::new(),
+            keep_replaced: keep,
+            refusals: Vec::new(),
+            known: Known::default(),
+            terms,
+        };
+        let mut survey = Self {
+            archive,
+            watch,
+            each,
+            rules: Rules::of(&plan.terms)?,
+            plan,
+            ground: Ground::look(&services)?,
+            trees: Vec::new(),
+            needs: Vec::new(),
+            one: None,
+            conflict: None,
+            links: Vec::new(),
+        };
+        for number in 0..survey.plan.terms.roots.len() {
+            survey.add_outer(number, host)?;
+        }
+        survey.refuse_unlisted_losses(targets);
+        Ok(survey)
+    }
+
+    /// A full restore has to know everything that the backup could not read.
+    fn refuse_unlisted_losses(&mut self, targets: &Targets<'_>) {
+        let counted = targets.head.problem_counts.get("unreadable").copied().unwrap_or(0);
+        let listed = targets.lacks.iter().filter(|line| line.starts_with("unreadable: ")).count() as u64;
+        if self.plan.mode == Mode::Full && counted > listed {
+            self.plan.refuse(
+                ErrorKind::ConfirmationNeeded,
+                format!("the backup could not read {counted} entries and names only {listed}, so that a full restore would delete what nobody has"),
+                "restore without --mode full",
+            );
+        }
+    }
+
+    /// The place that the root itself stands in.
+    fn add_outer(&mut self, number: usize, host: &Host<'_>) -> Result<()> {
+        let path = self.plan.terms.roots[number].path.as_path().to_owned();
+        let mut base = path.parent().unwrap_or(&path);
+        while !base.exists() {
+            base = base.parent().unwrap_or(Path::new("/"));
+        }
+        let stat = path.symlink_metadata().ok();
+        let is_dir = stat.as_ref().is_some_and(std::fs::Metadata::is_dir);
+        let parent = base.metadata().map_err(|error| store::Error::io("look at", base, error))?;
+        let is_border = stat.as_ref().is_some_and(|stat| stat.dev() != parent.dev())
+            || self.ground.mounts.is_mount_point(&path)
+            // Who may not write beside the root stages in it.
+            || is_dir && rustix::fs::access(base, Access::WRITE_OK).is_err() && path.parent() == Some(base);
+        if is_border && is_dir {
+            let place = self.add_place(&path, host.id.as_str(), b"")?;
+            self.plan.terms.roots[number].borders.push((Name::default(), place));
+            return Ok(());
+        }
+        if is_border && stat.is_some() {
+            self.refuse_mounted(&path);
+        }
+        let below_base = path.strip_prefix(base).unwrap_or(&path);
+        let first = below_base.components().next().map_or(&b""[..], |first| first.as_os_str().as_encoded_bytes());
+        let place = self.add_place(base, host.id.as_str(), first)?;
+        self.plan.terms.roots[number].outer = Some(place);
+        Ok(())
+    }
+
+    fn refuse_mounted(&mut self, path: &Path) {
+        self.plan.refuse(
+            ErrorKind::InUse,
+            format!("something is mounted on {}, so that it cannot be replaced", path.display()),
+            "unmount it first, or restore beside with --to DIR",
+        );
+    }
+
+    /// A place with its stage beside `name` (in the base itself, where that is empty).
+    fn add_place(&mut self, base: &Path, id: &str, name: &[u8]) -> Result<usize> {
+        let tree = Tree::open(base)?;
+        let look = || Ok((rustix::fs::fstat(tree.top())?, rustix::fs::fstatfs(tree.top())?));
+        let (stat, system) = look().map_err(|error: rustix::io::Errno| store::Error::io("look at", base, error))?;
+        let mtime = super::tree::mtime(&stat);
+        let stage = join(base.as_os_str().as_encoded_bytes(), &ours::stage_name(name, id));
+        let stage = if base == Path::new("/") { [b"/", &ours::stage_name(name, id)[..]].concat() } else { stage };
+        self.plan.terms.places.push(Place {
+            base: Name::of(base),
+            stage: Name(stage),
+            inode: stat.st_ino,
+            mtime: (mtime.seconds, mtime.nanos),
+            moves_dirs: system.f_type != OVERLAY_MAGIC,
+        });
+        self.trees.push(tree);
+        self.needs.push((0, 0));
+        Ok(self.trees.len() - 1)
+    }
+
+    /// With `--only SOURCE/GLOB`: the directories above what is restored, and the files it is another name of.
+    fn find_needed(&mut self) -> Result<()> {
+        let (terms, rules) = (&mut self.plan.terms, &self.rules);
+        let mut needed = std::collections::HashSet::new();
+        inspect::records(self.archive, self.watch.cancel, &mut |path, record| {
+            let is_dir = record.kind() == EntryKind::Dir;
+            let Some((number, _, inner)) = terms.root_of(path) else { return Ok(()) };
+            if rules.selects_all(number) || !rules.selects(number, inner, is_dir) {
+                return Ok(());
+            }
+            let mut at = path.parent();
+            while let Some(dir) = at.filter(|dir| super::terms::inner_of(dir).is_some()) {
+                at = dir.parent();
+                if !needed.insert(Name(dir.as_bytes().to_vec())) {
+                    break;
+                }
+            }
+            if record.kind() == EntryKind::Hardlink {
+                needed.extend(record.target()?.map(Name));
+            }
+            Ok(())
+        })?;
+        terms.needed = needed;
+        Ok(())
+    }
+
+    /// One entry of the archive. True when it is among what is restored.
+    fn visit(&mut self, path: &EntryPath, record: &Record) -> Result<bool> {
+        let is_dir = record.kind() == EntryKind::Dir;
+        let Some((number, _, inner)) = self.plan.terms.root_of(path) else { return Ok(false) };
+        let is_selected = self.rules.selects(number, inner, is_dir);
+        if !is_selected && !self.plan.terms.needed.contains(&Name(path.as_bytes().to_vec())) {
+            return Ok(false);
+        }
+        if is_dir {
+            self.find_border(number, inner)?;
+        }
+        let Some((place, at)) = self.plan.terms.roots[number].place(inner, &self.plan.terms.places) else {
+            return Ok(false);
+        };
+        self.needs[place].0 += if record.is_sparse() { 0 } else { record.size() };
+        self.needs[place].1 += 1;
+        if !is_selected {
+            return Ok(false);
+        }
+        self.plan.counts.entries += 1;
+        self.plan.counts.files += u64::from(record.kind() == EntryKind::File);
+        self.plan.counts.bytes = self.plan.counts.bytes.saturating_add(record.size());
+        let spot = Spot { number, inner, place, path: at };
+        let action = self.look(path, record, &spot)?;
+        let line = PlanLine { action, path: path.clone(), kind: record.kind(), size: record.size() };
+        self.watch.monitor.advanced(1, record.size());
+        (self.each)(line)?;
+        Ok(true)
+    }
+
+    /// Whether another file system begins at the directory at `inner`; then it is a place of its own.
+    fn find_border(&mut self, number: usize, inner: &[u8]) -> Result<()> {
+        let root = &self.plan.terms.roots[number];
+        if root.is_border(inner) {
+            return Ok(());
+        }
+        let Some((place, at)) = root.place(inner, &self.plan.terms.places) else { return Ok(()) };
+        let live = root.live(inner);
+        let stat = self.stat(place, &at)?.filter(is_dir);
+        let top = rustix::fs::fstat(self.trees[place].top()).map_err(|error| store::Error::io("look at", &live, error))?;
+        if stat.is_some_and(|stat| stat.st_dev != top.st_dev || self.ground.mounts.is_mount_point(&live)) {
+            let id = self.id();
+            let place = self.add_place(&live, &id, b"")?;
+            self.plan.terms.roots[number].borders.push((Name(inner.to_vec()), place));
+        }
+        Ok(())
+    }
+
+    /// The id of the restore, which all its stages carry.
+    fn id(&self) -> String {
+        let stage = &self.plan.terms.places[0].stage.0;
+        ours::stage_id(split(stage).1).unwrap_or_default().to_owned()
+    }
+
+    fn stat(&self, place: usize, path: &[u8]) -> Result<Option<Stat>> {
+        let failed = |error| store::Error::io("look at", &self.plan.terms.places[place].live(path), error);
+        Ok(self.trees[place].stat(path).map_err(failed)?)
+    }
+
+    /// What becomes of an entry, and what that means for what stands there.
+    fn look(&mut self, path: &EntryPath, record: &Record, spot: &Spot<'_>) -> Result<Action> {
+        if self.conflict.as_ref().is_some_and(|dir| path.is_below(dir)) {
+            self.plan.count(Action::Conflict, path, 0);
+            return Ok(Action::Conflict);
+        }
+        let stat = self.stat(spot.place, &spot.path)?;
+        if self.one.as_ref().is_some_and(|dir| path != dir && !path.is_below(dir)) {
+            self.one = None;
+        }
+        let mode = self.plan.mode;
+        let is_dir_now = stat.as_ref().is_some_and(is_dir);
+        if let Some(stat) = &stat
+            && record.kind() == EntryKind::Dir
+            && is_dir_now
+        {
+            self.look_at_dir(path, record, spot, stat)?;
+            return Ok(Action::Merge);
+        }
+        let is_same = match &stat {
+            Some(stat) => self.is_same(record, spot, stat),
+            None => false,
+        };
+        if let Some(stat) = &stat {
+            self.plan.known.add(spot.place, &spot.path, stamp(stat), is_same);
+        }
+        let present = match &stat {
+            None => Present::Nothing,
+            Some(_) if is_same => Present::Same,
+            Some(_) => Present::Other,
+        };
+        let action = action(mode, present);
+        if record.kind() == EntryKind::Hardlink {
+            self.links.extend(record.target()?.and_then(|target| EntryPath::new(target).ok()).map(|to| (path.clone(), to)));
+        }
+        self.plan.count(action, path, 0);
+        if action == Action::Conflict && record.kind() == EntryKind::Dir {
+            self.conflict = Some(path.clone());
+        }
+        if let Some(stat) = stat.filter(|_| action == Action::Overwrite || action == Action::Same && self.one.is_some()) {
+            self.replace(spot, &stat, is_dir_now)?;
+        }
+        Ok(action)
+    }
+
+    fn look_at_dir(&mut self, path: &EntryPath, record: &Record, spot: &Spot<'_>, stat: &Stat) -> Result<()> {
+        self.plan.known.add(spot.place, &spot.path, stamp(stat), false);
+        if self.one.is_none() && self.ground.is_one(&self.plan.terms, &self.rules, spot.number, spot.inner) {
+            self.one = Some(path.clone());
+            self.ground.note_mounts(&self.plan.terms.roots[spot.number].live(spot.inner));
+        }
+        if self.one.is_some() {
+            self.ground.note(&self.plan.terms.roots[spot.number].live(spot.inner), stat);
+        }
+        let entry = self.trees[spot.place].entry(&spot.path, stat).ok().flatten();
+        let Some(mut entry) = entry.filter(|_| self.plan.mode != Mode::Merge) else { return Ok(()) };
+        // Its time changes whenever something in it does; that alone replaces nothing.
+        entry.mtime = record.modified().unwrap_or(entry.mtime);
+        self.plan.counts.attributes += u64::from(!record.is_as_on_disk(&entry));
+        Ok(())
+    }
+
+    /// Whether all of what is live is as recorded, its content too.
+    fn is_same(&self, record: &Record, spot: &Spot<'_>, stat: &Stat) -> bool {
+        let tree = &self.trees[spot.place];
+        if record.kind() == EntryKind::Hardlink {
+            // Decided with its file, when all are known.
+            return is_file(stat);
+        }
+        let Ok(Some(entry)) = tree.entry(&spot.path, stat) else { return false };
+        record.is_as_on_disk(&entry)
+            && (record.kind() != EntryKind::File
+                || self.sum(tree, &spot.path).is_some_and(|sum| Some(sum) == record.sha256()))
+    }
+
+    fn sum(&self, tree: &Tree, path: &[u8]) -> Option<lifeboat_format::model::Sha256> {
+        let flags = OFlags::RDONLY | OFlags::NONBLOCK;
+        let open = |flags| beneath::open(tree.top(), path, flags);
+        let mut file = File::from(open(flags | OFlags::NOATIME).or_else(|_| open(flags)).ok()?);
+        let mut summer = Summer::new();
+        let mut buffer = vec![0; 1 << 18];
+        loop {
+            self.watch.cancel.check().ok()?;
+            match file.read(&mut buffer).ok()? {
+                0 => return Some(summer.finish()),
+                read => summer.update(&buffer[..read]),
+            }
+        }
+    }
+
+    /// Something live is going to be replaced: who uses it, and what goes with it.
+    fn replace(&mut self, spot: &Spot<'_>, stat: &Stat, is_dir_now: bool) -> Result<()> {
+        let live = self.plan.terms.roots[spot.number].live(spot.inner);
+        self.plan.counts.replaced_bytes = self.plan.counts.replaced_bytes.saturating_add(size(stat));
+        self.ground.note(&live, stat);
+        self.ground.note_mounts(&live);
+        if self.ground.is_mounted(&live) {
+            self.refuse_mounted(&live);
+        }
+        if is_dir_now && !self.delete(spot, stat, Some(spot.inner))? {
+            self.plan.refuse(
+                ErrorKind::ConfirmationNeeded,
+                format!("{} would be replaced, and holds what the backup left out", live.display()),
+                "move it away first, or restore beside with --to DIR",
+            );
+        }
+        Ok(())
+    }
+
+    /// Everything of the live thing at `inner` that goes: counted, listed, and
+    /// looked at for who uses it. True when all of it goes.
+    fn delete(&mut self, spot: &Spot<'_>, stat: &Stat, overwritten: Option<&[u8]>) -> Result<bool> {
+        let Spot { number, inner, place, path } = spot;
+        let (number, place, path) = (*number, *place, path.as_slice());
+        let mut told = Vec::new();
+        let judge = Judge { terms: &self.plan.terms, rules: &self.rules, ground: &self.ground };
+        let fate = judge.fate(number, inner, (&self.trees[place], path), stat, &mut |inner, stat, fate| {
+            told.push((inner.to_vec(), *stat, fate));
+        })?;
+        for (inner, stat, fate) in told {
+            let root = &self.plan.terms.roots[number];
+            let live = root.live(&inner);
+            let entry = EntryPath::new(root.entry_path(&inner));
+            match fate {
+                Fate::Stays => self.plan.counts.left_out += 1,
+                Fate::NotAsked | Fate::Mixed => {}
+                Fate::Goes => {
+                    self.ground.note(&live, &stat);
+                    if let Some((place, path)) = root.place(&inner, &self.plan.terms.places) {
+                        self.plan.known.add(place, &path, stamp(&stat), false);
+                    }
+                    // What gives way to something else counts as overwritten already.
+                    let is_overwritten = overwritten == Some(inner.as_slice());
+                    let kind = crate::source::attributes::kind(&stat).filter(|_| !is_overwritten);
+                    if let (Ok(entry), Some(kind)) = (entry, kind) {
+                        self.plan.count(Action::Delete, &entry, size(&stat));
+                        (self.each)(PlanLine { action: Action::Delete, path: entry, kind, size: size(&stat) })?;
+                    }
+                }
+            }
+        }
+        if fate == Fate::Goes {
+            self.ground.note_mounts(&self.plan.terms.roots[number].live(inner));
+        }
+        Ok(fate == Fate::Goes)
+    }
+
+    /// Another name of a file is the same only if it is one of the live file, and that one is the same.
+    fn settle_links(&mut self) -> Result<()> {
+        let links = std::mem::take(&mut self.links);
+        let mut differing = std::collections::BTreeSet::new();
+        for (link, target) in &links {
+            let inode = |path: &EntryPath| -> Result<Option<(u64, bool)>> {
+                let Some((place, at)) = self.locate(path) else { return Ok(None) };
+                let stat = self.stat(place, &at)?;
+                Ok(stat.map(|stat| (stat.st_ino, self.plan.known.is_same_still(place, &at, stamp(&stat)))))
+            };
+            let is_same = match (inode(link)?, inode(target)?) {
+                (Some((link, _)), Some((target, is_same))) => link == target && is_same,
+                _ => false,
+            };
+            if !is_same {
+                differing.insert(target);
+            }
+        }
+        for path in links.iter().filter(|(_, target)| differing.contains(target)).flat_map(|(link, target)| [link, target]) {
+            let Some((place, at)) = self.locate(path) else { continue };
+            let Some(stat) = self.stat(place, &at)? else { continue };
+            if self.plan.known.is_same_still(place, &at, stamp(&stat)) {
+                self.plan.known.differs(place, &at);
+                self.plan.counts.same -= 1;
+                let action = action(self.plan.mode, Present::Other);
+                self.plan.count(action, path, 0);
+                let live = self.plan.terms.places[place].live(&at);
+                self.ground.note(&live, &stat);
+                (self.each)(PlanLine { action, path: path.clone(), kind: EntryKind::Hardlink, size: 0 })?;
+            }
+        }
+        Ok(())
+    }
+
+    fn locate(&self, path: &EntryPath) -> Option<(usize, Vec<u8>)> {
+        let (_, root, inner) = self.plan.terms.root_of(path)?;
+        root.place(inner, &self.plan.terms.places)
+    }
+
+    /// What is live and not in the snapshot.
+    fn find_deletes(&mut self) -> Result<()> {
+        for number in 0..self.plan.terms.roots.len() {
+            let mut dirs = vec![Vec::new()];
+            while let Some(inner) = dirs.pop() {
+                self.watch.cancel.check()?;
+                self.find_deletes_in(number, &inner, &mut dirs)?;
+            }
+        }
+        Ok(())
+    }
+
+    fn find_deletes_in(&mut self, number: usize, inner: &[u8], dirs: &mut Vec<Vec<u8>>) -> Result<()> {
+        let root = &self.plan.terms.roots[number];
+        let Some((place, path)) = root.place(inner, &self.plan.terms.places) else { return Ok(()) };
+        if !self.stat(place, &path)?.is_some_and(|stat| is_dir(&stat)) {
+            return Ok(());
+        }
+        let live = root.live(inner);
+        let names = self.trees[place].list(&path).map_err(|error| store::Error::io("list", &live, error))?;
+        for name in names {
+            let inner = join(inner, &name);
+            let root = &self.plan.terms.roots[number];
+            let Some((place, path)) = root.place(&inner, &self.plan.terms.places) else { continue };
+            let Some(stat) = self.stat(place, &path)? else { continue };
+            let is_known = self.plan.known.knows(place, &path) || root.is_border(&inner);
+            match (is_known, is_dir(&stat)) {
+                (true, true) => dirs.push(inner),
+                (true, false) => {}
+                (false, _) => {
+                    let spot = Spot { number, inner: &inner, place, path };
+                    self.delete(&spot, &stat, None)?;
+                }
+            }
+        }
+        Ok(())
+    }
+
+    fn finish(mut self) -> Result<LivePlan> {
+        for (place, (needed_bytes, needed_inodes)) in self.plan.terms.places.iter().zip(&self.needs) {
+            let (free_bytes, free_inodes) = durable::free_space(place.base.as_path())?;
+            self.plan.space.push(PlannedSpace {
+                path: place.base.to_string(),
+                needed_bytes: *needed_bytes,
+                free_bytes,
+                needed_inodes: *needed_inodes,
+                free_inodes,
+            });
+        }
+        self.plan.users = self.ground.users();
+        self.plan.unseen = self.ground.unseen();
+        Ok(self.plan)
+    }
+}
+
+/// What changes whenever somebody touches it.
+pub(super) fn stamp(stat: &Stat) -> u64 {
+    use std::hash::{DefaultHasher, Hash as _, Hasher as _};
+    let mut hasher = DefaultHasher::new();
+    let times = (stat.st_mtime, stat.st_mtime_nsec, stat.st_ctime, stat.st_ctime_nsec);
+    (stat.st_dev, stat.st_ino, stat.st_size, stat.st_mode, times).hash(&mut hasher);
+    hasher.finish()
+}
+
+/// Whether what the plan rests on is still as it was: the archive, the places, what is mounted.
+pub(super) fn still_holds(plan: &LivePlan) -> Result<()> {
+    let changed = |what: String| {
+        Err(Error::new(ErrorKind::Failed, format!("{what} since the plan was made"))
+            .state("nothing was written, and nothing was stopped")
+            .next("run the same command again, and look at the new plan"))
+    };
+    let identity = plan.archive.metadata().map(|metadata| (metadata.dev(), metadata.ino()));
+    if identity.ok() != Some(plan.terms.archive) {
+        return changed(format!("{} was replaced", plan.archive.display()));
+    }
+    let mounts = crate::mounts::Mounts::own()?;
+    for place in &plan.terms.places {
+        let base = place.base.as_path();
+        let inode = base.metadata().map(|metadata| metadata.ino()).ok();
+        if inode != Some(place.inode) {
+            return changed(format!("{} was replaced", base.display()));
+        }
+    }
+    for (root, planned) in plan.terms.roots.iter().zip(&plan.roots) {
+        let path: PathBuf = root.path.as_path().to_owned();
+        if path.symlink_metadata().is_ok() != planned.exists {
+            return changed(format!("{} appeared or went away", path.display()));
+        }
+        let is_new = root.outer.is_some() && mounts.is_mount_point(&path);
+        if is_new {
+            return changed(format!("something was mounted on {}", path.display()));
+        }
+    }
+    Ok(())
+}
+
+/// The attributes of the directory at `path`.
+pub(super) fn attrs(tree: &Tree, path: &[u8], shown: &Path) -> Result<Attrs> {
+    let read = || Attrs::read(&*tree.dir(path)?);
+    read().map_err(|error| store::Error::io("look at", shown, error).into())
+}

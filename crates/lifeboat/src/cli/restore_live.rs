@@ -1,0 +1,316 @@
+//! `lifeboat restore` in place: the plan, the questions, the report, and what
+//! is done with an earlier restore.
+
+use lifeboat_engine::app::{
+    Action, Consent, Decision, EntryKind, EntryPath, Kept, LISTED_MAX, LivePlan, LiveReport, LiveRequest, PlanLine,
+    Record, Recovered,
+};
+use lifeboat_engine::{Error, Result};
+use serde::Serialize;
+
+use super::error::Message;
+use super::plan_lines::{PlanLines, plan_line};
+use super::{Surface, exit_code, render, status};
+
+const UNTOUCHED: &str = "nothing was written, and nothing was stopped";
+
+/// What was agreed to on the command line.
+#[derive(Clone, Copy)]
+pub(super) struct Agreed {
+    pub(super) force: bool,
+    pub(super) unauthenticated: bool,
+}
+
+/// Restores in place, or shows what that would do.
+pub(super) fn run(request: LiveRequest, agreed: Agreed, dry_run: bool, surface: Surface<'_>) -> Result<u8> {
+    if dry_run {
+        surface.tell_waiting();
+        return dry_run_of(&request, surface).map_err(|error| error.state("nothing was written: this was a dry run"));
+    }
+    let console = surface.console;
+    let mut lines = PlanLines::default();
+    let mut add = |line: PlanLine| {
+        lines.add(&line);
+        Ok(())
+    };
+    let prepared = surface.app.prepare_restore(request.clone(), surface.watch(), &mut add)?;
+    console.restart_progress();
+    recovered(&prepared.recovered, surface);
+    let consent = agree(&prepared.plan, &lines, agreed, surface)?;
+    let report = prepared.apply(consent, surface.watch())?;
+    console.end_progress();
+    if console.options.json {
+        console.json("summary", &report);
+    } else {
+        render_report(&report, &request, surface)?;
+    }
+    Ok(incomplete(&report).map_or(exit_code::DONE, |message| console.message(&message)))
+}
+
+/// Asks a person at a terminal, where something has to be asked.
+fn agree(plan: &LivePlan, lines: &PlanLines, agreed: Agreed, surface: Surface<'_>) -> Result<Consent> {
+    let mut consent = Consent { agreed: false, force: agreed.force, unauthenticated: agreed.unauthenticated };
+    let questions = plan.questions();
+    let asks_root = !plan.unauthenticated_roots().is_empty() && !consent.unauthenticated && !plan.is_nothing();
+    let asks = asks_root || (!questions.is_empty() && !consent.force);
+    if !asks || !surface.console.can_ask() {
+        return Ok(consent);
+    }
+    lines.show(surface);
+    render_plan(plan, surface);
+    if asks_root {
+        let roots = plan.unauthenticated_roots().join(", ");
+        surface.console.line(format_args!(
+            "Only the archive says that its content belongs to {roots}; nobody can tell whether the archive is genuine."
+        ));
+        consent.unauthenticated = surface.console.ask("Do you trust it?", surface.cancel)?;
+        if !consent.unauthenticated {
+            return Ok(consent);
+        }
+    }
+    if !questions.is_empty() && !consent.force {
+        surface.console.line(format_args!("It would {}.", questions.join(", ")));
+        consent.agreed = surface.console.ask("Go on?", surface.cancel)?;
+    }
+    Ok(consent)
+}
+
+#[derive(Serialize)]
+struct PlannedEntry {
+    action: Action,
+    path: String,
+    r#type: EntryKind,
+    size: u64,
+}
+
+fn dry_run_of(request: &LiveRequest, surface: Surface<'_>) -> Result<u8> {
+    let console = surface.console;
+    let mut lines = PlanLines::default();
+    let mut all = Vec::new();
+    let mut each = |line: PlanLine| {
+        if console.options.json {
+            let PlanLine { action, path, kind, size } = line;
+            console.json("plan_entry", &PlannedEntry { action, path: path.to_string(), r#type: kind, size });
+            return Ok(());
+        }
+        if console.options.verbose {
+            all.extend(plan_line(&line));
+        }
+        lines.add(&line);
+        Ok(())
+    };
+    let plan = surface.app.plan_restore(request, surface.watch(), &mut each)?;
+    console.end_progress();
+    if console.options.json {
+        console.json("plan", &plan);
+    } else {
+        let files = render::count(plan.counts.files, "file");
+        console.info(format_args!("Dry run: {files} would be restored from {}", render::path(&request.archive)));
+        console.info("");
+        if lines.is_long() && console.options.verbose {
+            all.iter().for_each(|line| console.info(line));
+        } else {
+            lines.show(surface);
+        }
+        render_plan(&plan, surface);
+        console.info("Nothing was written.");
+    }
+    plan.check().map(|()| exit_code::DONE)
+}
+
+fn render_plan(plan: &LivePlan, surface: Surface<'_>) {
+    let console = surface.console;
+    let counts = &plan.counts;
+    console.info("");
+    for root in &plan.roots {
+        let from = if root.is_configured { "as configured" } else { "as the archive says" };
+        let new = if root.exists { "" } else { ", which does not exist" };
+        console.info(format_args!("source {} to {}{new} ({from})", root.source, root.root));
+    }
+    plan.lacks.iter().for_each(|line| console.info(format_args!("not in the snapshot: {line}")));
+    let counted = [
+        (counts.new, "new"),
+        (counts.overwrite, "to overwrite"),
+        (counts.same, "the same already"),
+        (counts.delete, "to delete"),
+        (counts.conflict, "that differ and stay"),
+        (counts.left_out, "that the backup left out and that stay"),
+        (counts.attributes, "directories with other attributes"),
+    ];
+    let counted: Vec<String> =
+        counted.iter().filter(|(count, _)| *count > 0).map(|(count, what)| format!("{count} {what}")).collect();
+    console.info(format_args!("entries: {}", counted.join(", ")));
+    for space in &plan.space {
+        let (bytes, free) = (render::size(space.needed_bytes), render::free_space(space.free_bytes));
+        console.info(format_args!("staged in {}: {bytes}; free space there: {free}", space.path));
+    }
+    for service in &plan.services {
+        let now = status::found(service.found);
+        console.info(format_args!("service {} ({now}): stopped and started again", service.name));
+    }
+    if plan.health_checks > 0 {
+        console.info(format_args!("then {} must pass", render::count(plan.health_checks as u64, "health check")));
+    }
+    plan.users.iter().for_each(|user| console.info(format_args!("in use: {}", user.line())));
+    plan.unseen.iter().for_each(|line| console.info(format_args!("not seen: {line}")));
+    let replaced = render::size(counts.replaced_bytes);
+    console.info(format_args!("what is replaced ({replaced}) is kept: {}", plan.keep_replaced));
+}
+
+/// `Restored 8 files:` and their paths.
+fn render_report(report: &LiveReport, request: &LiveRequest, surface: Surface<'_>) -> Result<()> {
+    let console = surface.console;
+    if report.is_nothing {
+        console.info("Nothing to restore: everything is as in the snapshot already.");
+        return Ok(());
+    }
+    let files = render::count(report.files, "file");
+    let is_long = report.files > LISTED_MAX as u64;
+    if report.files == 0 || console.options.quiet || (is_long && !console.options.verbose) {
+        console.info(format_args!("Restored {files}."));
+    } else {
+        console.info(format_args!("Restored {files}:"));
+        report.paths.iter().filter(|_| !is_long).for_each(|path| console.info(format_args!("  {path}")));
+        if is_long {
+            let each = &mut |path: &EntryPath, record: &Record| {
+                if record.kind() == EntryKind::File {
+                    console.info(format_args!("  {path}"));
+                }
+                Ok(())
+            };
+            let listed = surface.app.list(&request.archive, surface.cancel, each);
+            listed.map_err(|error| error.state("everything was restored; only the list of it is cut short"))?;
+        }
+    }
+    console.info("");
+    render_end(report, surface);
+    Ok(())
+}
+
+fn render_end(report: &LiveReport, surface: Surface<'_>) {
+    let console = surface.console;
+    console.info(format_args!(
+        "{} is as in the snapshot ({} in {})",
+        report.roots.join(", "),
+        render::size(report.bytes),
+        render::duration(report.elapsed)
+    ));
+    console.info("verified: every sum was compared before anything live was touched");
+    render_services(report, surface);
+    if report.appeared_count > 0 {
+        console.warning(format_args!(
+            "{} appeared after the plan was made and went too: {}",
+            render::count(report.appeared_count, "entry"),
+            report.appeared.iter().take(3).cloned().collect::<Vec<_>>().join(", ")
+        ));
+    }
+    if let Some(problems) = render::problems(&report.problems) {
+        console.info(format_args!("problems: {problems}"));
+    }
+    render_kept(report, surface);
+}
+
+fn render_services(report: &LiveReport, surface: Surface<'_>) {
+    let console = surface.console;
+    if !report.services.is_empty() {
+        let pause = render::duration(report.pause);
+        console.info(format_args!("services: {} stopped for {pause}", report.services.join(", ")));
+    }
+    if report.health_checks > 0 {
+        console.info(format_args!("healthy: {} passed", render::count(report.health_checks as u64, "check")));
+    }
+    if let Some(warning) = &report.reload_warning {
+        console.warning(warning);
+    }
+}
+
+fn render_kept(report: &LiveReport, surface: Surface<'_>) {
+    let console = surface.console;
+    match &report.kept {
+        None => console.info("what was replaced is gone"),
+        Some(kept) => {
+            console.info(format_args!("replaced: {}", status::kept_line(kept)));
+            let id = &kept.id[..8.min(kept.id.len())];
+            console.info(format_args!("Next: lifeboat restore --undo {id}   to put it back"));
+            console.info(format_args!("      lifeboat restore --discard {id}   to free its space"));
+        }
+    }
+}
+
+fn incomplete(report: &LiveReport) -> Option<Message> {
+    let code = exit_code::of_problems(&report.problems);
+    if code == exit_code::DONE {
+        return None;
+    }
+    let problems = render::problems(&report.problems).unwrap_or_default();
+    Some(Message::incomplete(
+        code,
+        format!("the restore is done, but incomplete: {problems}"),
+        "the content of every file is in place and complete".to_owned(),
+        "see the warnings; run it again as root, or on a file system that keeps these attributes".to_owned(),
+    ))
+}
+
+/// Says how what a crash had interrupted was ended.
+pub(super) fn recovered(recovered: &[Recovered], surface: Surface<'_>) {
+    for ended in recovered {
+        let how = if ended.is_new { "is healthy and stands now" } else { "was rolled back: all is as before it" };
+        let (id, roots) = (&ended.id[..8.min(ended.id.len())], ended.roots.join(", "));
+        surface.console.line_or_json("recovered", ended, format_args!("The interrupted restore {id} of {roots} {how}."));
+    }
+}
+
+/// `--resume`, `--rollback`, `--commit`.
+pub(super) fn decide(decision: Decision, id: Option<&str>, surface: Surface<'_>) -> Result<u8> {
+    let ended = surface.app.decide(decision, id, surface.watch())?;
+    surface.console.end_progress();
+    recovered(&[ended], surface);
+    Ok(exit_code::DONE)
+}
+
+/// `--undo`.
+pub(super) fn undo(id: Option<&str>, force: bool, surface: Surface<'_>) -> Result<u8> {
+    let console = surface.console;
+    let undo = surface.app.undo_restore(id, surface.watch())?;
+    let mut consent = Consent { agreed: false, force, unauthenticated: true };
+    if !force && console.can_ask() {
+        console.line(format_args!("It would put back {}", status::kept_line(&undo.kept)));
+        if !undo.services.is_empty() {
+            console.line(format_args!("and stop and start {}", undo.services.join(", ")));
+        }
+        consent.agreed = console.ask("Go on?", surface.cancel)?;
+    }
+    let report = undo.apply(consent, surface.watch())?;
+    console.end_progress();
+    if console.options.json {
+        console.json("summary", &report);
+        return Ok(exit_code::DONE);
+    }
+    console.info(format_args!("{} is as it was before that restore", report.roots.join(", ")));
+    render_services(&report, surface);
+    render_kept(&report, surface);
+    Ok(exit_code::DONE)
+}
+
+/// `--keep`.
+pub(super) fn keep(id: Option<&str>, surface: Surface<'_>) -> Result<u8> {
+    let kept = surface.app.keep_replaced(id).map_err(untouched)?;
+    told("kept", &kept, "Kept for ever", surface);
+    Ok(exit_code::DONE)
+}
+
+/// `--discard`.
+pub(super) fn discard(id: Option<&str>, surface: Surface<'_>) -> Result<u8> {
+    let kept = surface.app.discard_replaced(id).map_err(untouched)?;
+    told("discarded", &kept, "Removed", surface);
+    Ok(exit_code::DONE)
+}
+
+fn untouched(error: Error) -> Error {
+    error.state(UNTOUCHED)
+}
+
+fn told(message_type: &'static str, kept: &Kept, what: &str, surface: Surface<'_>) {
+    let line = format!("{what}: {}", status::kept_line(kept));
+    surface.console.line_or_json(message_type, kept, line);
+}

@@ -1,0 +1,52 @@
+//! The engine as this process runs it: its clock, its directories, its
+//! configuration. The only place that asks the environment for them.
+
+use std::path::{Path, PathBuf};
+
+use lifeboat_engine::app::{App, Config, load_config};
+use lifeboat_engine::clock::SystemClock;
+use lifeboat_engine::Result;
+
+use crate::cli::{Cli, Command};
+
+/// What a configuration file is called.
+const CONFIG_NAME: &str = "lifeboat.yaml";
+/// Where systemd looks for what the host's administrator adds to units.
+const SYSTEMD_DIR: &str = "/etc/systemd/system";
+
+/// Builds it. Commands that need no configuration do not read one.
+pub(crate) fn app(cli: &Cli) -> Result<App<'static>> {
+    let needs_config = !matches!(cli.command, Command::Completions(_) | Command::Man(_));
+    let config = if needs_config { config(cli.options.config.as_deref())? } else { None };
+    let configured = config.as_ref().and_then(|config| config.data_dir.clone());
+    let data_dir = cli.options.data_dir.clone().or(configured).unwrap_or_else(default_data_dir);
+    Ok(App {
+        clock: &SystemClock,
+        data_dir: std::path::absolute(&data_dir).unwrap_or(data_dir),
+        config,
+        systemd_dir: cli.options.systemd_dir.clone().unwrap_or_else(|| SYSTEMD_DIR.into()),
+    })
+}
+
+/// The file that was named, else the first that exists.
+fn config(named: Option<&Path>) -> Result<Option<Config>> {
+    let home = variable("XDG_CONFIG_HOME").or_else(|| variable("HOME").map(|home| home.join(".config")));
+    let usual = [Some(PathBuf::new()), home.map(|home| home.join("lifeboat")), Some("/etc/lifeboat".into())];
+    let found = usual.into_iter().flatten().map(|dir| dir.join(CONFIG_NAME)).find(|path| path.exists());
+    named.map(Path::to_owned).or(found).map(|path| load_config(&path)).transpose()
+}
+
+fn default_data_dir() -> PathBuf {
+    let of_user = || {
+        let share = || variable("HOME").map(|home| home.join(".local/share"));
+        variable("XDG_DATA_HOME").or_else(share).map(|dir| dir.join("lifeboat"))
+    };
+    let is_root = rustix::process::geteuid().is_root();
+    let of_user = if is_root { None } else { of_user() };
+    of_user.unwrap_or_else(|| "/var/lib/lifeboat".into())
+}
+
+#[expect(clippy::disallowed_methods, reason = "this is the surface that reads the environment")]
+fn variable(name: &str) -> Option<PathBuf> {
+    std::env::var_os(name).filter(|value| !value.is_empty()).map(PathBuf::from)
+}

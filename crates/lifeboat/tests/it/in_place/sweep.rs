@@ -1,0 +1,235 @@
+//! Every step of a restore fails in turn, is killed in turn, and so is every
+//! step of its rollback: afterwards everything is wholly old or wholly new.
+
+use std::collections::BTreeMap;
+use std::path::Path;
+
+use lifeboat_store::testing::{can_run, sweep};
+
+use super::{Live, application, change};
+use crate::env::Run;
+use crate::faults::{calls, trace, traced};
+use crate::fidelity::{Tree, assert_same};
+
+/// What changes something, and what stands around it.
+const CALLS: [&str; 27] = [
+    "renameat2", "renameat", "mkdir", "mkdirat", "unlink", "unlinkat", "rmdir", "linkat", "symlinkat", "fsync",
+    "syncfs", "write", "pwrite64", "ftruncate", "utimensat", "fchmod", "fchown", "fchownat", "fsetxattr",
+    "fremovexattr", "openat", "openat2", "open", "getdents64", "statx", "wait4", "newfstatat",
+];
+
+/// An application with a service and a health check, restored again and again
+/// from the same state.
+struct Scene {
+    live: Live,
+    mode: &'static str,
+    /// `live` before a restore, and the application after it.
+    old: Tree,
+    new: Tree,
+}
+
+impl Scene {
+    fn new(mode: &'static str) -> Self {
+        let live = Live::with_options(&["--exclude", "*.log"], application);
+        let env = &live.env;
+        change(env);
+        env.write("live/app/data/deep/kept.log", "left out");
+        env.write("running", "");
+        let running = env.path("running");
+        env.write("lifeboat.yaml", configuration(&live.path("app"), &running));
+        env.set_mode("lifeboat.yaml", 0o600);
+        env.run("cp", ["-a", "live", "pristine"]).ok();
+        let mut scene = Self { live, mode, old: Tree::new(), new: Tree::new() };
+        scene.reset();
+        scene.old = scene.live.all();
+        scene.command(&[]).ok();
+        scene.new = scene.live.app();
+        scene
+    }
+
+    /// Back to the state before any restore.
+    fn reset(&self) {
+        let env = &self.live.env;
+        for gone in [env.path("live"), env.data_dir()] {
+            std::fs::remove_dir_all(gone).unwrap_or(());
+        }
+        env.run("cp", ["-a", "pristine", "live"]).ok();
+        env.write("running", "");
+    }
+
+    fn arguments(&self) -> [&'static str; 5] {
+        ["restore", "app.tar.zst", "--force", "--mode", self.mode]
+    }
+
+    /// The restore, with something put before it.
+    fn command(&self, inject: &[&str]) -> Run {
+        let env = &self.live.env;
+        if inject.is_empty() { env.lifeboat(self.arguments()) } else { traced(env, inject, &self.arguments()) }
+    }
+
+    /// How often each call is made in an undisturbed run of `arguments`.
+    fn count(&self, arguments: &[&str]) -> BTreeMap<String, usize> {
+        traced(&self.live.env, &[], arguments).ok();
+        let mut calls = calls(&trace(&self.live.env));
+        calls.retain(|name, _| CALLS.contains(&name.as_str()));
+        calls
+    }
+
+    fn is_waiting(&self) -> bool {
+        self.live.env.lifeboat(["status"]).exit_code() == 1
+    }
+
+    /// After a restore that ended with `code`: wholly old or wholly new, at the
+    /// latest when a crash was recovered from; and the service runs.
+    fn assert_whole(&self, code: i32, what: &str) -> bool {
+        let env = &self.live.env;
+        let waits = self.is_waiting();
+        assert!(!waits || code != 0 && code != 20, "{what}: ended with {code}, and something waits");
+        if waits {
+            env.lifeboat(["recover"]).ok();
+            assert!(!self.is_waiting(), "{what}: recovered, and something waits");
+        }
+        assert!(env.path("running").exists(), "{what}: the service runs");
+        let is_new = self.live.app() == self.new;
+        assert!(!is_new || code != 20, "{what}: rolled back, and new");
+        if is_new {
+            env.lifeboat(["restore", "--discard"]).exit_code();
+            self.assert_nothing_left(what);
+            return true;
+        }
+        assert!(code != 0, "{what}: success, and not new");
+        assert_same(&self.old, &self.live.all(), &format!("{what} (ended with {code})"));
+        self.assert_nothing_left(what);
+        false
+    }
+
+    fn assert_nothing_left(&self, what: &str) {
+        assert_eq!(self.live.journals(), Vec::<String>::new(), "{what}");
+        assert_eq!(self.live.stages(), Vec::<String>::new(), "{what}");
+    }
+}
+
+fn configuration(root: &Path, running: &Path) -> String {
+    let (root, running) = (root.display(), running.display());
+    format!(
+        "apps:
+  app:
+    sources:
+      app: {{ files: {{ root: {root} }} }}
+    services:
+      commands:
+        web: {{ stop: [rm, -f, {running}], start: [touch, {running}], status: [test, -e, {running}] }}
+    health: [{{ command: [test, -e, {running}], timeout: 2s, every: 100ms }}]
+"
+    )
+}
+
+/// Each call of `calls`, by name and number.
+fn each(calls: &BTreeMap<String, usize>) -> Vec<(String, usize)> {
+    calls.iter().flat_map(|(name, count)| (1..=*count).map(move |time| (name.clone(), time))).collect()
+}
+
+fn inject(name: &str, what: &str) -> [String; 4] {
+    ["-e".to_owned(), format!("trace={name}"), "-e".to_owned(), format!("inject={name}:{what}")]
+}
+
+/// Plays a tenth of all points: `fault` at each call of the restore.
+fn play(test: &str, mode: &'static str, fault: &str, from_then_on: bool) {
+    if !can_run(test, &["strace"]) {
+        return;
+    }
+    let scene = Scene::new(mode);
+    scene.reset();
+    let points = each(&scene.count(&scene.arguments()));
+    let (mut old, mut new) = (0, 0);
+    for number in sweep(&format!("restore in place, {mode}, {fault}"), points.len(), 25) {
+        let (name, time) = &points[number];
+        let when = if from_then_on { format!("{fault}:when={time}+") } else { format!("{fault}:when={time}") };
+        scene.reset();
+        let options = inject(name, &when);
+        let code = scene.command(&options.each_ref().map(String::as_str)).exit_code();
+        let is_new = scene.assert_whole(code, &format!("{mode}: {name} {when}"));
+        if is_new { new += 1 } else { old += 1 }
+    }
+    assert!(old > 0, "{old} old, {new} new");
+}
+
+/// Shows R8.
+#[test]
+fn a_restore_killed_at_any_moment_is_wholly_old_or_wholly_new() {
+    const TEST: &str = "a_restore_killed_at_any_moment_is_wholly_old_or_wholly_new";
+    for mode in ["overwrite", "full"] {
+        play(TEST, mode, "signal=KILL", false);
+    }
+}
+
+/// Shows R8.
+#[test]
+fn a_restore_whose_every_call_fails_in_turn_is_wholly_old_or_wholly_new() {
+    const TEST: &str = "a_restore_whose_every_call_fails_in_turn_is_wholly_old_or_wholly_new";
+    for mode in ["overwrite", "full"] {
+        play(TEST, mode, "error=EIO", false);
+    }
+}
+
+/// What fails once fails from then on, so that the rollback fails too.
+///
+/// Shows R8.
+#[test]
+fn a_rollback_that_fails_too_keeps_both_copies_until_it_can_be_finished() {
+    const TEST: &str = "a_rollback_that_fails_too_keeps_both_copies_until_it_can_be_finished";
+    play(TEST, "overwrite", "error=EIO", true);
+    if !can_run(TEST, &["strace"]) {
+        return;
+    }
+    let scene = Scene::new("overwrite");
+    scene.reset();
+    let options = inject("renameat2", "error=EIO:when=4+");
+    let said = scene.command(&options.each_ref().map(String::as_str)).code(21);
+    assert!(said.stderr.contains("both copies are kept"), "{}", said.stderr);
+    let id = scene.live.journals()[0].strip_suffix(".jsonl").unwrap().to_owned();
+    assert!(said.stderr.contains(&format!("lifeboat restore --rollback {id}")), "{}", said.stderr);
+    scene.live.env.lifeboat(["restore", "--rollback", &id]).ok();
+    assert_same(&scene.old, &scene.live.all(), "rolled back by hand");
+    scene.assert_nothing_left("rolled back by hand");
+}
+
+/// Every undo runs twice: the recovery is killed at each of its calls in turn,
+/// and the next one finishes it.
+///
+/// Shows R8, R9.
+#[test]
+fn a_recovery_killed_at_any_moment_is_finished_by_the_next() {
+    const TEST: &str = "a_recovery_killed_at_any_moment_is_finished_by_the_next";
+    if !can_run(TEST, &["strace"]) {
+        return;
+    }
+    for mode in ["overwrite", "full"] {
+        let scene = Scene::new(mode);
+        let interrupt = |scene: &Scene| {
+            scene.reset();
+            // The last rename of the swap: all others are done.
+            let swaps = if mode == "full" { 4 } else { 6 };
+            let options = inject("renameat2", &format!("signal=KILL:when={swaps}"));
+            assert_eq!(scene.command(&options.each_ref().map(String::as_str)).exit_code(), 137);
+            assert!(scene.is_waiting());
+        };
+        interrupt(&scene);
+        let points = each(&scene.count(&["recover"]));
+        for number in sweep(&format!("recovery of a restore in place, {mode}, killed"), points.len(), 15) {
+            let (name, time) = &points[number];
+            interrupt(&scene);
+            let options = inject(name, &format!("signal=KILL:when={time}"));
+            traced(&scene.live.env, &options.each_ref().map(String::as_str), &["recover"]).exit_code();
+            let is_new = scene.assert_whole(137, &format!("{mode}: recovery killed at {name} {time}"));
+            assert!(!is_new, "{name} {time}");
+        }
+    }
+}
+
+/// Shows R8.
+#[test]
+fn a_restore_stopped_by_a_signal_at_any_moment_is_wholly_old_or_wholly_new() {
+    const TEST: &str = "a_restore_stopped_by_a_signal_at_any_moment_is_wholly_old_or_wholly_new";
+    play(TEST, "overwrite", "signal=TERM", false);
+}
