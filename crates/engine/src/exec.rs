@@ -9,13 +9,13 @@
 use std::fs::File;
 use std::io;
 use std::os::fd::{AsFd as _, OwnedFd};
-use std::os::unix::fs::FileExt as _;
+use std::os::unix::fs::{FileExt as _, MetadataExt as _};
 use std::os::unix::process::{CommandExt as _, ExitStatusExt as _};
 use std::process::{Child, Command, ExitStatus, Stdio};
 use std::time::{Duration, Instant};
 
 use lifeboat_format::path::shown;
-use rustix::fs::{MemfdFlags, OFlags};
+use rustix::fs::{FallocateFlags, MemfdFlags, OFlags};
 use rustix::process::{Pid, Signal};
 
 use crate::{Cancel, Error, ErrorKind, Result};
@@ -24,8 +24,10 @@ use crate::{Cancel, Error, ErrorKind, Result};
 const SAID_MAX_BYTES: usize = 4 << 10;
 /// How many lines of it stand in a message.
 const LAST_LINES: usize = 3;
-/// How large the file behind the output may grow before it is cut.
+/// How much memory the output may take before its beginning is dropped.
 const OUTPUT_MAX_BYTES: u64 = 1 << 20;
+/// The unit of `st_blocks`.
+const BLOCK_BYTES: u64 = 512;
 /// How long a program has between SIGTERM and SIGKILL.
 const GRACE: Duration = Duration::from_secs(2);
 const PAUSE_MIN: Duration = Duration::from_millis(1);
@@ -120,8 +122,8 @@ impl<'a> Tool<'a> {
         Ok(Ended { status, said })
     }
 
-    /// A file in memory that is written at its end, so that it can be cut
-    /// while a program writes to it.
+    /// A file in memory that is written at its end, wherever that is: a daemon
+    /// goes on writing after it was emptied.
     fn output(&self) -> io::Result<File> {
         let fd: OwnedFd = rustix::fs::memfd_create("output", MemfdFlags::CLOEXEC)?;
         rustix::fs::fcntl_setfl(fd.as_fd(), OFlags::APPEND)?;
@@ -214,11 +216,15 @@ impl Drop for Running {
     }
 }
 
-/// Keeps a program that prints without end from filling the memory. What it
-/// says in between is lost; only the end is wanted.
+/// Keeps a program that prints without end from filling the memory: all but
+/// the end of its output gives up its space. The file is never made shorter
+/// here, or what the program says at that very moment would be lost.
 fn cut(output: &File) {
-    if output.metadata().is_ok_and(|metadata| metadata.len() > OUTPUT_MAX_BYTES) {
-        output.set_len(0).unwrap_or(());
+    let Ok(metadata) = output.metadata() else { return };
+    let unwanted = metadata.len().saturating_sub(SAID_MAX_BYTES as u64);
+    if metadata.blocks() * BLOCK_BYTES > OUTPUT_MAX_BYTES && unwanted > 0 {
+        let punch = FallocateFlags::PUNCH_HOLE | FallocateFlags::KEEP_SIZE;
+        rustix::fs::fallocate(output, punch, 0, unwanted).unwrap_or(());
     }
 }
 
@@ -241,6 +247,8 @@ fn tail(output: &File) -> String {
 
 #[cfg(test)]
 mod tests {
+    use std::io::Write as _;
+
     use super::*;
 
     fn sh(script: &str) -> Vec<String> {
@@ -280,10 +288,12 @@ mod tests {
         let tool = sh("exec yes");
         let tool = Tool::new(&tool, Duration::from_millis(300));
         assert!(tool.run(None).is_err());
-        let output = tool.output().unwrap();
-        output.set_len(OUTPUT_MAX_BYTES + 1).unwrap();
+        let mut output = tool.output().unwrap();
+        output.write_all(&vec![b'x'; 3 << 20]).unwrap();
+        output.write_all(b"\nthe end").unwrap();
         cut(&output);
-        assert_eq!(output.metadata().unwrap().len(), 0);
+        assert!(output.metadata().unwrap().blocks() * BLOCK_BYTES < 64 << 10);
+        assert!(tail(&output).ends_with("x\nthe end"));
     }
 
     #[test]
@@ -299,7 +309,7 @@ mod tests {
 
     #[test]
     fn of_a_program_that_starts_a_service_only_stderr_is_kept() {
-        let argv = sh("exec 3>&1; readlink /proc/self/fd/3 >&2; echo out");
+        let argv = sh("to=$(readlink /proc/$$/fd/1); echo $to >&2; echo out");
         let ended = Tool::new(&argv, Duration::from_secs(20)).leaves_daemon().run(None).unwrap();
         assert_eq!(ended.said, "/dev/null");
     }

@@ -1,7 +1,5 @@
 //! Services are real scripts here; systemd is a stand-in that notes its arguments.
 
-use std::os::unix::fs::PermissionsExt as _;
-
 use super::*;
 
 const LONG: Duration = Duration::from_secs(20);
@@ -151,10 +149,10 @@ impl Systemd {
         let dir = tempfile::tempdir().unwrap();
         let path = dir.path().join("systemctl");
         let text = format!("#!/bin/sh\necho \"$@\" >> {}/log\n{script}\n", dir.path().display());
-        let mut file = Unnamed::create(dir.path()).unwrap();
-        file.append(text.as_bytes()).unwrap();
-        file.publish(["systemctl"], 0o700).unwrap();
-        std::fs::set_permissions(&path, std::fs::Permissions::from_mode(0o700)).unwrap();
+        // Written by a child: a file that another thread's child still has open for writing cannot be run.
+        let write =
+            argv(&["sh", "-c", "printf %s \"$1\" > \"$2\" && chmod 700 \"$2\"", "sh", &text, path.to_str().unwrap()]);
+        assert!(Tool::new(&write, LONG).run(None).unwrap().is_success());
         let units = dir.path().join("system");
         std::fs::create_dir(&units).unwrap();
         let kind = ServiceKind::Unit { unit: "web.service".to_owned() };

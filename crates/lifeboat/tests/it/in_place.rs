@@ -7,7 +7,9 @@ use std::path::{Path, PathBuf};
 use crate::env::{Run, TestEnv};
 use crate::fidelity::{Tree, assert_same, snapshot};
 
+mod model;
 mod plan;
+mod power;
 mod sweep;
 
 /// An application `live/app`, alone in a directory of its own, with an archive

@@ -14,6 +14,10 @@ use crate::{Error, ErrorKind, Result};
 impl Builder<'_> {
     /// Makes the list from the journal of the restore.
     pub(super) fn build_reverse(mut self, old: &Story) -> Result<Built> {
+        // First in the list, these are settled last: what they had before counts, not what carrying left of it.
+        for dir in &old.dirs {
+            self.change_back(dir)?;
+        }
         // Paths that an earlier step of this list makes free.
         let mut freed: HashSet<(usize, Name)> = HashSet::new();
         for step in old.steps.iter().rev() {
@@ -32,9 +36,6 @@ impl Builder<'_> {
                     _ => {}
                 },
             }
-        }
-        for dir in &old.dirs {
-            self.change_back(dir)?;
         }
         Ok(self.built)
     }

@@ -149,9 +149,11 @@ fn write(pointer: &mut File, id: &str, journal: &Path, kept: bool) -> std::io::R
 /// Whether things can change places on the file system of `stage`, tried out in it.
 pub(super) fn can_exchange(stage: &Path) -> Result<bool> {
     let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::CLOEXEC;
-    let dir = rustix::fs::open(stage, flags, Mode::empty()).map_err(|error| failed("open", stage, error))?;
+    // Where it is removed with the rest, should a kill leave something of it.
+    let removed = stage.join(REMOVED);
+    let dir = rustix::fs::open(&removed, flags, Mode::empty()).map_err(|error| failed("open", stage, error))?;
     let tried = exchange(&dir);
-    for name in ["a", "b"] {
+    for name in TRIED {
         rustix::fs::unlinkat(&dir, name, AtFlags::REMOVEDIR).unwrap_or(());
     }
     match tried {
@@ -161,11 +163,18 @@ pub(super) fn can_exchange(stage: &Path) -> Result<bool> {
     }
 }
 
+/// What changes places to try it out.
+const TRIED: [&str; 2] = [".lifeboat-try-a", ".lifeboat-try-b"];
+
 fn exchange(dir: &OwnedFd) -> rustix::io::Result<()> {
-    for name in ["a", "b"] {
-        rustix::fs::mkdirat(dir, name, Mode::RWXU)?;
+    for name in TRIED {
+        match rustix::fs::mkdirat(dir, name, Mode::RWXU) {
+            // Left by a kill.
+            Ok(()) | Err(Errno::EXIST) => {}
+            Err(error) => return Err(error),
+        }
     }
-    rustix::fs::renameat_with(dir, "a", dir, "b", RenameFlags::EXCHANGE)
+    rustix::fs::renameat_with(dir, TRIED[0], dir, TRIED[1], RenameFlags::EXCHANGE)
 }
 
 /// Refuses to touch the places of `terms` while another restore, known to

@@ -166,7 +166,7 @@ impl<'a> Survey<'a> {
     fn add_outer(&mut self, number: usize, host: &Host<'_>) -> Result<()> {
         let path = self.plan.terms.roots[number].path.as_path().to_owned();
         let mut base = path.parent().unwrap_or(&path);
-        while !base.exists() {
+        while !base.try_exists().map_err(|error| store::Error::io("look at", base, error))? {
             base = base.parent().unwrap_or(Path::new("/"));
         }
         let stat = path.symlink_metadata().ok();

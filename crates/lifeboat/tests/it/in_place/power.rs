@@ -1,0 +1,128 @@
+//! The power goes at a random moment: the file system is shut down under a
+//! restore, and mounted again as a machine that starts again would.
+
+use std::time::{Duration, Instant};
+
+use lifeboat_store::testing::{Random, can_run, is_root, skip, sweep};
+
+use super::{Live, application, change};
+use crate::fidelity::{Tree, snapshot};
+
+/// Shuts down the file system that is mounted at its argument, losing all that
+/// was not synced: EXT4_IOC_SHUTDOWN with EXT4_GOING_FLAGS_NOLOGFLUSH.
+const SHUT_DOWN: &str = "
+import fcntl, os, struct, sys
+fcntl.ioctl(os.open(sys.argv[1], os.O_RDONLY), 0x8004587D, struct.pack('I', 2))
+";
+
+/// An ext4 image with an application that changed since its backup, mounted at `live`.
+struct Machine {
+    live: Live,
+    /// Journals may lie on the same file system or on another.
+    data_dir: std::path::PathBuf,
+}
+
+impl Machine {
+    fn new(journal_inside: bool) -> Self {
+        let env = crate::env::TestEnv::new();
+        env.run("truncate", ["-s", "32M", "image"]).ok();
+        env.run("mkfs.ext4", ["-q", "image"]).ok();
+        env.mkdir("live");
+        env.run("mount", ["-o", "loop", "image", "live"]).ok();
+        application(&env);
+        for number in 0..60 {
+            env.write(format!("live/app/many/{number}"), Random::new(number).bytes(3000));
+        }
+        env.lifeboat(["backup", "live/app", "-o", "app.tar.zst"]).ok();
+        change(&env);
+        for number in (0..60).step_by(2) {
+            env.write(format!("live/app/many/{number}"), "changed");
+        }
+        env.run("umount", ["live"]).ok();
+        env.run("cp", ["--sparse=always", "image", "pristine"]).ok();
+        let data_dir = if journal_inside { env.path("live/lifeboat") } else { env.data_dir() };
+        Self { live: Live { env }, data_dir }
+    }
+
+    /// As it was before the restore, mounted.
+    fn start(&self) {
+        let env = &self.live.env;
+        env.run("cp", ["--sparse=always", "pristine", "image"]).ok();
+        std::fs::remove_dir_all(env.data_dir()).unwrap_or(());
+        env.run("mount", ["-o", "loop", "image", "live"]).ok();
+    }
+
+    fn mount_again(&self) {
+        self.live.env.run("umount", ["-l", "live"]).ok();
+        self.live.env.run("mount", ["-o", "loop", "image", "live"]).ok();
+    }
+
+    fn command(&self, arguments: &[&str]) -> crate::env::Cmd {
+        self.live.env.command(arguments).env("LIFEBOAT_DATA_DIR", &self.data_dir)
+    }
+
+    /// What became of it, for comparing.
+    fn app(&self) -> Tree {
+        snapshot(&self.live.path("app"))
+    }
+}
+
+impl Drop for Machine {
+    fn drop(&mut self) {
+        self.live.env.run("umount", ["-l", "live"]).exit_code();
+    }
+}
+
+const RESTORE: [&str; 4] = ["restore", "app.tar.zst", "--force", "--allow-unauthenticated"];
+
+/// Shows R11.
+#[test]
+fn after_a_power_cut_at_any_moment_everything_is_wholly_old_or_wholly_new() {
+    const TEST: &str = "after_a_power_cut_at_any_moment_everything_is_wholly_old_or_wholly_new";
+    if !can_run(TEST, &["mkfs.ext4", "losetup", "mount", "python3"]) {
+        return;
+    }
+    if !is_root() {
+        return skip(TEST, "only root can mount");
+    }
+    let cases = sweep("power cuts during a restore in place", 50, 6);
+    let mut outcomes = [0, 0];
+    for journal_inside in [true, false] {
+        let machine = Machine::new(journal_inside);
+        machine.start();
+        let old = machine.app();
+        let began = Instant::now();
+        machine.command(&RESTORE).run().ok();
+        let duration = began.elapsed();
+        let new = machine.app();
+        machine.live.env.run("umount", ["live"]).ok();
+        for number in cases.iter().filter(|number| (**number % 2 == 0) == journal_inside) {
+            let moment = duration.mul_f64((*number as f64 + 0.5) / 50.0 * 1.1);
+            let is_new = cut(&machine, moment, &old, &new);
+            outcomes[usize::from(is_new)] += 1;
+        }
+    }
+    assert!(outcomes[0] + outcomes[1] == cases.len(), "{outcomes:?}");
+}
+
+/// Cuts the power after `moment`. True when the new state stands.
+fn cut(machine: &Machine, moment: Duration, old: &Tree, new: &Tree) -> bool {
+    machine.start();
+    let live = machine.live.env.path("live");
+    let running = machine.command(&RESTORE).start();
+    std::thread::sleep(moment);
+    machine.live.env.run("python3", ["-c", SHUT_DOWN, live.to_str().unwrap()]).ok();
+    let code = running.wait().exit_code();
+    machine.mount_again();
+    let what = format!("cut after {moment:?}, ended with {code}");
+    if machine.command(&["status"]).run().exit_code() == 1 {
+        machine.command(&["recover"]).run().ok();
+    }
+    let now = machine.app();
+    assert!(now == *new || now == *old, "{what}: neither old nor new");
+    let is_new = now == *new;
+    // Who was told that it succeeded can rely on it.
+    assert!(is_new || code != 0, "{what}: success, and old");
+    machine.live.env.run("umount", ["-l", "live"]).ok();
+    is_new
+}
