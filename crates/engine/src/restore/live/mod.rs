@@ -210,6 +210,9 @@ impl Prepared<'_> {
     }
 
     fn header(&self) -> Result<journal::Header> {
+        let mut terms = self.plan.terms.clone();
+        // Somebody may have changed something there since the plan was made.
+        terms.places.iter_mut().for_each(stages::look_at_time);
         let app = self.host.config.and_then(|config| config.apps.get(&self.plan.app));
         Ok(journal::Header {
             journal: journal::Header::format(),
@@ -219,7 +222,7 @@ impl Prepared<'_> {
             snapshot: self.plan.snapshot.clone(),
             archive: name::Name::of(&self.plan.archive),
             began: self.host.clock.timestamp(),
-            terms: self.plan.terms.clone(),
+            terms,
             services: app.map(|app| app.services.clone()).unwrap_or_default(),
             reload: app.and_then(|app| app.reload.clone()),
             health: app.map(|app| app.health.clone()).unwrap_or_default(),

@@ -7,6 +7,7 @@ use std::io::{Read as _, Seek as _, Write as _};
 use std::os::fd::OwnedFd;
 use std::path::Path;
 
+use lifeboat_format::model::FileTime;
 use lifeboat_store as store;
 use rustix::fs::{AtFlags, Mode, OFlags, RenameFlags};
 use rustix::io::Errno;
@@ -16,8 +17,12 @@ use super::attrs::set_mtime;
 use super::name::{Name, split};
 use super::step::{REMOVED, SWAP};
 use super::terms::{Place, Terms};
+use super::tree::mtime;
 use crate::ours::{STAGE_POINTER, stage_id};
 use crate::{Error, ErrorKind, Result};
+
+/// What is exchanged to see whether that is possible.
+const TRIED: [&str; 2] = ["a", "b"];
 
 /// What the pointer in a stage says.
 #[derive(Serialize, Deserialize)]
@@ -76,28 +81,48 @@ impl Stages {
     pub(super) fn remove(terms: &Terms) -> Result<()> {
         for place in &terms.places {
             let stage = place.stage.as_path();
+            // On a file system that is read-only, removing what is not there fails too.
+            if stage.symlink_metadata().is_err_and(|error| error.kind() == std::io::ErrorKind::NotFound) {
+                continue;
+            }
+            let time = base_time(place);
             // The pointer goes last: what is left after a kill must still be known as a stage.
-            for name in [SWAP, REMOVED] {
+            for name in [SWAP, REMOVED].iter().chain(&TRIED) {
                 gone(std::fs::remove_dir_all(stage.join(name))).map_err(|error| failed("remove", stage, error))?;
             }
             gone(std::fs::remove_file(stage.join(STAGE_POINTER))).map_err(|error| failed("remove", stage, error))?;
             gone(std::fs::remove_dir(stage)).map_err(|error| failed("remove", stage, error))?;
+            time.into_iter().for_each(|time| set_base_time(place, time));
         }
         Ok(())
     }
 
     /// The directories that the stages stood in show no trace of them.
     pub(super) fn restore_times(terms: &Terms) {
-        for place in &terms.places {
-            let set = || {
-                let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::CLOEXEC;
-                let base = rustix::fs::open(place.base.as_path(), flags, Mode::empty())?;
-                if rustix::fs::fstat(&base)?.st_ino == place.inode { set_mtime(&base, place.time()) } else { Ok(()) }
-            };
-            // An ordinary user may not set the times of another's directory.
-            set().unwrap_or(());
-        }
+        terms.places.iter().for_each(|place| set_base_time(place, place.time()));
     }
+}
+
+/// Notes when the base of a place was last changed, to know it when the stages are gone.
+pub(super) fn look_at_time(place: &mut Place) {
+    if let Some(time) = base_time(place) {
+        place.mtime = (time.seconds, time.nanos);
+    }
+}
+
+/// When the base of a place was last changed, now.
+fn base_time(place: &Place) -> Option<FileTime> {
+    rustix::fs::stat(place.base.as_path()).ok().map(|stat| mtime(&stat))
+}
+
+fn set_base_time(place: &Place, time: FileTime) {
+    let set = || {
+        let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::CLOEXEC;
+        let base = rustix::fs::open(place.base.as_path(), flags, Mode::empty())?;
+        if rustix::fs::fstat(&base)?.st_ino == place.inode { set_mtime(&base, time) } else { Ok(()) }
+    };
+    // An ordinary user may not set the times of another's directory.
+    set().unwrap_or(());
 }
 
 fn gone(result: std::io::Result<()>) -> std::io::Result<()> {
