@@ -154,7 +154,7 @@ pub(crate) fn plan_only(
 
 fn refuse_others(plan: &LivePlan, host: &Host<'_>) -> Result<()> {
     let ours = journal::dir(host.data_dir);
-    stages::refuse_others(&plan.terms, &|journal| journal.parent() == Some(ours.as_path()))
+    stages::refuse_others(&plan.terms, &plan.stages, &|journal| journal.parent() == Some(ours.as_path()))
 }
 
 /// Locks the app, ends what a crash interrupted, removes what is kept no
@@ -192,6 +192,7 @@ impl Prepared<'_> {
             return Ok(self.report(&tally, began));
         }
         survey::still_holds(&self.plan)?;
+        refuse_others(&self.plan, &self.host)?;
         let mut run = Run::begin(&self.host, self.header()?, Some(&self.plan.known), consent.force)?;
         let watch = Watch { monitor: &tally, ..watch };
         let filled = match run.fill(&self.archive, &self.request, watch) {

@@ -64,6 +64,9 @@ pub struct LivePlan {
     pub(super) refusals: Vec<Refusal>,
     #[serde(skip)]
     pub(super) terms: Terms,
+    /// Stages in the roots, of whichever restores.
+    #[serde(skip)]
+    pub(super) stages: Vec<PathBuf>,
     #[serde(skip)]
     pub(super) known: Known,
 }

@@ -5,7 +5,7 @@
 use std::fs::File;
 use std::io::{Read as _, Seek as _, Write as _};
 use std::os::fd::OwnedFd;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
 use lifeboat_format::model::FileTime;
 use lifeboat_store as store;
@@ -14,11 +14,11 @@ use rustix::io::Errno;
 use serde::{Deserialize, Serialize};
 
 use super::attrs::set_mtime;
-use super::name::{Name, split};
+use super::name::Name;
 use super::step::{REMOVED, SWAP};
 use super::terms::{Place, Terms};
 use super::tree::mtime;
-use crate::ours::{STAGE_POINTER, stage_id};
+use crate::ours::{STAGE_POINTER, STAGE_PREFIX, stage_id, stage_name};
 use crate::{Error, ErrorKind, Result};
 
 /// What is exchanged to see whether that is possible.
@@ -59,7 +59,7 @@ impl Stages {
             let path = place.stage.as_path().join(STAGE_POINTER);
             match File::options().read(true).write(true).open(&path) {
                 Ok(file) => {
-                    file.try_lock().map_err(|_| locked(place.stage.as_path()))?;
+                    file.try_lock().map_err(|_| locked(place.stage.as_path(), None))?;
                     stages.pointers.push(file);
                 }
                 Err(error) if error.kind() == std::io::ErrorKind::NotFound => {}
@@ -132,8 +132,9 @@ fn gone(result: std::io::Result<()>) -> std::io::Result<()> {
     }
 }
 
-fn locked(stage: &Path) -> Error {
-    Error::new(ErrorKind::Locked, format!("another run uses {}", stage.display()))
+fn locked(stage: &Path, journal: Option<&Path>) -> Error {
+    let journal = journal.map(|journal| format!("; its journal is {}", journal.display())).unwrap_or_default();
+    Error::new(ErrorKind::Locked, format!("another run uses {}{journal}", stage.display()))
         .state("nothing was begun")
         .next("wait until it has ended, then run the same command again")
 }
@@ -202,33 +203,39 @@ fn exchange(dir: &OwnedFd) -> rustix::io::Result<()> {
     rustix::fs::renameat_with(dir, TRIED[0], dir, TRIED[1], RenameFlags::EXCHANGE)
 }
 
-/// Refuses to touch the places of `terms` while another restore, known to
-/// another data directory or under way, has a stage there.
-pub(super) fn refuse_others(terms: &Terms, ours: &dyn Fn(&Path) -> bool) -> Result<()> {
-    for place in &terms.places {
-        let base = place.base.as_path();
-        let wanted = split(&place.stage.0).1;
-        let prefix = &wanted[..wanted.len() - stage_id(wanted).map_or(0, str::len)];
-        let Ok(listing) = std::fs::read_dir(base) else { continue };
-        for entry in listing.filter_map(std::io::Result::ok) {
-            let name = entry.file_name();
-            let name = name.as_encoded_bytes();
-            if stage_id(name).is_some() && name.starts_with(prefix) {
-                refuse_other(&entry.path(), ours)?;
+/// Refuses to touch the roots of `terms` while another restore, known to
+/// another data directory or under way, has a stage at or above one of them.
+/// `below` are the stages that were found in them.
+pub(super) fn refuse_others(terms: &Terms, below: &[PathBuf], ours: &dyn Fn(&Path) -> bool) -> Result<()> {
+    for root in &terms.roots {
+        let root = root.path.as_path();
+        for dir in root.ancestors().skip(1) {
+            let on_the_way = root.strip_prefix(dir).ok().and_then(|rest| rest.components().next());
+            let beside = stage_name(on_the_way.map_or(&b""[..], |name| name.as_os_str().as_encoded_bytes()), "");
+            let Ok(listing) = std::fs::read_dir(dir) else { continue };
+            for entry in listing.filter_map(std::io::Result::ok) {
+                let name = entry.file_name();
+                let name = name.as_encoded_bytes();
+                // One in the directory itself is of a root, or another file system, that the directory is.
+                let is_meant = name.starts_with(&beside) || name.starts_with(STAGE_PREFIX.as_bytes());
+                if is_meant && stage_id(name).is_some() {
+                    refuse_other(&entry.path(), ours)?;
+                }
             }
         }
     }
-    Ok(())
+    below.iter().try_for_each(|stage| refuse_other(stage, ours))
 }
 
 fn refuse_other(stage: &Path, ours: &dyn Fn(&Path) -> bool) -> Result<()> {
     let Ok(mut file) = File::open(stage.join(STAGE_POINTER)) else { return Ok(()) };
     let mut text = String::new();
     let pointer = file.read_to_string(&mut text).ok().and_then(|_| serde_json::from_str::<Pointer>(&text).ok());
-    let Some(pointer) = pointer.filter(|pointer| !pointer.kept) else { return Ok(()) };
-    if file.try_lock().is_err() {
-        return Err(locked(stage));
+    let is_kept = pointer.as_ref().is_some_and(|pointer| pointer.kept);
+    if !is_kept && file.try_lock().is_err() {
+        return Err(locked(stage, pointer.as_ref().map(|pointer| pointer.journal.as_path())));
     }
+    let Some(pointer) = pointer.filter(|_| !is_kept) else { return Ok(()) };
     let journal = pointer.journal.as_path();
     let next = if ours(journal) {
         "run `lifeboat recover` first"
@@ -250,6 +257,7 @@ mod tests {
     use std::os::unix::fs::PermissionsExt as _;
 
     use super::*;
+    use crate::restore::live::terms::Root;
 
     fn terms(dir: &Path) -> Terms {
         let stage = dir.join(".app.lifeboat-0123456789abcdef0123456789abcdef");
@@ -260,7 +268,8 @@ mod tests {
             mtime: (0, 0),
             moves_dirs: true,
         };
-        Terms { places: vec![place], ..Terms::default() }
+        let root = Root { path: Name::of(&dir.join("app")), ..Root::default() };
+        Terms { places: vec![place], roots: vec![root], ..Terms::default() }
     }
 
     #[test]
@@ -273,7 +282,7 @@ mod tests {
         assert_eq!(stage.metadata().unwrap().permissions().mode() & 0o7777, 0o700);
         assert!(can_exchange(stage).unwrap());
         assert_eq!(std::fs::read_dir(stage).unwrap().count(), 3, "nothing is left of the try");
-        let refused = || refuse_others(&terms, &|_| false).map_err(|error| (error.kind(), error.to_string()));
+        let refused = || refuse_others(&terms, &[], &|_| false).map_err(|error| (error.kind(), error.to_string()));
         assert_eq!(refused().unwrap_err().0, ErrorKind::Locked);
         stages.point("x", &journal, true).unwrap();
         refused().unwrap();

@@ -1,7 +1,9 @@
 //! Looking at the archive's list and at what is live, for a plan. Changes nothing.
 
+use std::ffi::OsStr;
 use std::fs::File;
 use std::io::Read as _;
+use std::os::unix::ffi::OsStrExt as _;
 use std::os::unix::fs::MetadataExt as _;
 use std::path::{Path, PathBuf};
 
@@ -127,6 +129,7 @@ impl<'a> Survey<'a> {
             keep_replaced: keep,
             refusals: Vec::new(),
             known: Known::default(),
+            stages: Vec::new(),
             terms,
         };
         let mut survey = Self {
@@ -351,6 +354,7 @@ impl<'a> Survey<'a> {
 
     fn look_at_dir(&mut self, path: &EntryPath, record: &Record, spot: &Spot<'_>, stat: &Stat) -> Result<()> {
         self.plan.known.add(spot.place, &spot.path, stamp(stat), false);
+        self.find_stages(spot);
         if self.one.is_none() && self.ground.is_one(&self.plan.terms, &self.rules, spot.number, spot.inner) {
             self.one = Some(path.clone());
             self.ground.note_mounts(&self.plan.terms.roots[spot.number].live(spot.inner));
@@ -364,6 +368,15 @@ impl<'a> Survey<'a> {
         entry.mtime = record.modified().unwrap_or(entry.mtime);
         self.plan.counts.attributes += u64::from(!record.is_as_on_disk(&entry));
         Ok(())
+    }
+
+    /// Another restore may be under way, or wait, in what is restored here.
+    fn find_stages(&mut self, spot: &Spot<'_>) {
+        let live = self.plan.terms.roots[spot.number].live(spot.inner);
+        // A directory that cannot be listed is told of by what comes after.
+        let names = self.trees[spot.place].list(&spot.path).unwrap_or_default();
+        let stages = names.iter().filter(|name| ours::stage_id(name).is_some());
+        self.plan.stages.extend(stages.map(|name| live.join(OsStr::from_bytes(name))));
     }
 
     /// Whether all of what is live is as recorded, its content too.
@@ -428,7 +441,10 @@ impl<'a> Survey<'a> {
             let live = root.live(&inner);
             let entry = EntryPath::new(root.entry_path(&inner));
             match fate {
-                Fate::Stays => self.plan.counts.left_out += 1,
+                Fate::Stays => {
+                    self.plan.counts.left_out += 1;
+                    self.plan.stages.extend(Some(live).filter(|_| ours::stage_id(split(&inner).1).is_some()));
+                }
                 Fate::NotAsked | Fate::Mixed => {}
                 Fate::Goes => {
                     self.ground.note(&live, &stat);
