@@ -4,13 +4,20 @@
 
 use std::path::{Path, PathBuf};
 
+use lifeboat_store::testing::{can_run, is_root, skip};
+
 use crate::env::{Run, TestEnv};
 use crate::fidelity::{Tree, assert_same, snapshot};
 
 mod model;
 mod plan;
+mod model;
+mod plan;
 mod power;
+mod room;
+mod swaps;
 mod sweep;
+mod users;
 
 /// An application `live/app`, alone in a directory of its own, with an archive
 /// of it beside.
@@ -40,6 +47,24 @@ impl Live {
     pub(crate) fn restore(&self, options: &[&str]) -> Run {
         let agreed = ["restore", "app.tar.zst", "--force", "--allow-unauthenticated"];
         self.env.lifeboat(agreed.iter().chain(options))
+    }
+
+    /// The same under strace with these options; its log is `trace`.
+    pub(crate) fn traced(&self, strace: &[&str], options: &[&str]) -> Run {
+        let lifeboat = [env!("CARGO_BIN_EXE_lifeboat"), "restore", "app.tar.zst", "--force", "--allow-unauthenticated"];
+        let strace = ["-f", "-o", "trace"].iter().chain(strace);
+        self.env.run("strace", strace.chain(&lifeboat).chain(options))
+    }
+
+    /// A restore in this mode fails when all its steps are done, in `places`
+    /// places: everything is as it was before.
+    pub(crate) fn assert_rolls_back(&self, mode: &str, places: usize) {
+        let before = self.all();
+        // Each place is synced once when it is staged, and once when all is swapped.
+        let fail = format!("inject=syncfs:error=EIO:when={}", places + 1);
+        self.traced(&["-e", "trace=syncfs", "-e", &fail], &["--mode", mode]).code(20);
+        assert_same(&before, &self.all(), &format!("{mode}, rolled back"));
+        assert_eq!(self.journals(), Vec::<String>::new());
     }
 
     /// Everything in `live`: the application, and what restores leave beside it.
@@ -74,6 +99,15 @@ impl Live {
     pub(crate) fn assert_app(&self, expected: &Tree, what: &str) {
         assert_same(expected, &self.app(), what);
     }
+}
+
+/// Whether `test`, which mounts file systems, can run with these programs.
+pub(crate) fn can_mount(test: &str, programs: &[&str]) -> bool {
+    if !is_root() {
+        skip(test, "only root can mount file systems");
+        return false;
+    }
+    can_run(test, programs)
 }
 
 /// A small application with every kind of thing in it.
