@@ -120,6 +120,7 @@ impl Builder<'_> {
             return Ok(false);
         }
         self.note_replaced(at, &live, true)?;
+        let live = self.settled(at, live)?;
         self.replace(at, &staged, &live);
         Ok(true)
     }
@@ -175,6 +176,17 @@ impl Builder<'_> {
             inode: staged.st_ino,
         });
         Ok(())
+    }
+
+    /// `live` as it will be when it is moved: an overlay copies a file to its
+    /// upper layer first, and where it has other names in the lower one it
+    /// becomes another inode.
+    fn settled(&self, at: At<'_>, live: Stat) -> Result<Stat> {
+        if self.terms.places[at.place].moves_dirs || is_dir(&live) {
+            return Ok(live);
+        }
+        self.sides.live(at.place).touch(at.path, &live).map_err(self.failed(at))?;
+        Ok(self.live_stat(at)?.unwrap_or(live))
     }
 
     fn replace(&mut self, at: At<'_>, staged: &Stat, live: &Stat) {
@@ -248,6 +260,7 @@ impl Builder<'_> {
             Fate::Stays | Fate::NotAsked => Ok(false),
             Fate::Goes => {
                 self.note_replaced(at, &live, false)?;
+                let live = self.settled(at, live)?;
                 // What is taken away keeps its path in the stage.
                 let to = Spot::new(Side::Removed, at.path);
                 self.make_home(at.place, &to)?;

@@ -90,7 +90,8 @@ impl Judge<'_> {
     /// Another file system, mounted here or shown from here elsewhere.
     fn is_elsewhere(&self, root: &Root, inner: &[u8], tree: &Tree, stat: &Stat) -> bool {
         let path = root.live(inner);
-        let differs = rustix::fs::fstat(tree.top()).is_ok_and(|top| top.st_dev != stat.st_dev);
+        // A file is on another one only if it is a mount point, or its overlay has several layers.
+        let differs = is_dir(stat) && rustix::fs::fstat(tree.top()).is_ok_and(|top| top.st_dev != stat.st_dev);
         differs || self.ground.mounts.is_mount_point(&path) || is_dir(stat) && self.is_shown_elsewhere(&path)
     }
 

@@ -13,7 +13,7 @@ use serde::{Deserialize, Serialize};
 use super::attrs::Attrs;
 use super::name::Name;
 use super::terms::{Place, Terms, absolute};
-use super::tree::Tree;
+use super::tree::{Tree, is_dir};
 use crate::{Error, ErrorKind, Result, beneath};
 
 /// The folder of a stage for what is exchanged: new before the swap, replaced after it.
@@ -171,7 +171,10 @@ impl PlaceSides {
         let Some(tree) = self.tree(side) else { return Ok(There::Nothing) };
         Ok(match tree.stat(path)? {
             None => There::Nothing,
-            Some(stat) if stat.st_dev == self.device => There::Inode(stat.st_ino),
+            // On an overlay, what is no directory may have the number of the layer's device.
+            Some(stat) if stat.st_dev == self.device || !self.place.moves_dirs && !is_dir(&stat) => {
+                There::Inode(stat.st_ino)
+            }
             Some(_) => There::Other,
         })
     }

@@ -175,7 +175,7 @@ impl<'a> Survey<'a> {
         let stat = path.symlink_metadata().ok();
         let is_dir = stat.as_ref().is_some_and(std::fs::Metadata::is_dir);
         let parent = base.metadata().map_err(|error| store::Error::io("look at", base, error))?;
-        let is_border = stat.as_ref().is_some_and(|stat| stat.dev() != parent.dev())
+        let is_border = stat.as_ref().is_some_and(|stat| stat.is_dir() && stat.dev() != parent.dev())
             || self.ground.mounts.is_mount_point(&path)
             // Who may not write beside the root stages in it.
             || is_dir && rustix::fs::access(base, Access::WRITE_OK).is_err() && path.parent() == Some(base);

@@ -73,6 +73,22 @@ impl Tree {
         }
     }
 
+    /// Has an overlay file system copy what is at `path`, and is no directory,
+    /// to its upper layer. Changes nothing of it.
+    pub(super) fn touch(&self, path: &[u8], stat: &Stat) -> Result<()> {
+        let touched = if is_file(stat) {
+            beneath::open(self.top.as_fd(), path, OFlags::WRONLY | OFlags::NONBLOCK).map(drop)
+        } else {
+            let (dir, name) = self.parent(path)?;
+            rustix::fs::chownat(&*dir, name, None, None, AtFlags::SYMLINK_NOFOLLOW)
+        };
+        match touched {
+            // Who may move it need not be allowed to write to it.
+            Err(Errno::ACCESS | Errno::PERM | Errno::TXTBSY) => Ok(()),
+            touched => touched,
+        }
+    }
+
     /// The names in the directory at `path`, sorted.
     pub(super) fn list(&self, path: &[u8]) -> Result<Vec<Vec<u8>>> {
         // A handle of its own: the position in a listing belongs to the handle.
