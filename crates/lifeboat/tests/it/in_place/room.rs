@@ -220,7 +220,7 @@ fn a_restore_with_another_data_directory_sees_one_that_is_under_way() {
     }
     let live = overlapping();
     let lifeboat = env!("CARGO_BIN_EXE_lifeboat");
-    let strace = ["-f", "-o", "trace", "-e", "trace=renameat2", "-e", "inject=renameat2:delay_enter=8000000:when=1"];
+    let strace = ["-f", "-o", "trace", "-e", "trace=renameat2", "-e", "inject=renameat2:delay_enter=6000000:when=1"];
     let restore = [lifeboat, "restore", "app.tar.zst", "--force", "--allow-unauthenticated"];
     let first = live.env.program("strace", strace.iter().chain(&restore)).start();
     let is_waiting = || std::fs::read_to_string(live.env.path("trace")).is_ok_and(|trace| trace.contains("renameat2"));
@@ -258,6 +258,23 @@ fn a_restore_with_another_data_directory_sees_one_that_was_interrupted() {
     }
     elsewhere(&live, live.env.path("other"), "below.tar.zst").run().ok();
     elsewhere(&live, live.env.path("other"), "app.tar.zst").run().ok();
+}
+
+/// Shows R12.
+#[test]
+fn one_that_was_interrupted_while_somebody_was_asked_is_seen_too() {
+    if !can_run("one_that_was_interrupted_while_somebody_was_asked_is_seen_too", &["strace"]) {
+        return;
+    }
+    let live = overlapping();
+    let command = live.env.command(["restore", "below.tar.zst", "--allow-unauthenticated"]).reads_terminal();
+    let mut terminal = spawn_command(command.into_command(), Some(30_000)).unwrap();
+    terminal.exp_string("Go on?").unwrap();
+    live.traced(&["-e", "trace=renameat2", "-e", "inject=renameat2:signal=KILL:when=2"], &[]).code(137);
+    let before = live.all();
+    let (said, status) = goes_on(terminal);
+    assert!(status.contains(", 11)") && said.contains(journal(&live).to_str().unwrap()), "{status}: {said}");
+    assert_same(&before, &live.all(), "kept out");
 }
 
 /// Shows R12.

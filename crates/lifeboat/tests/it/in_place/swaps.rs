@@ -218,29 +218,45 @@ fn without_exchange_and_exclusive_rename_it_takes_two_renames() {
 }
 
 /// Mounts an overlay on `live`, with what is there in its lower layer. Both
-/// layers are on one file system, as those of containers are.
-fn overlay(env: &TestEnv) -> (Mount, Mount) {
-    let tmpfs = Mount::new(env, "over", TMPFS);
-    env.run("cp", ["-a", "live", "over/lower"]).ok();
+/// layers may be on one file system, as those of containers are.
+fn overlay(env: &TestEnv, is_one: bool) -> Vec<Mount> {
+    let mut mounts = vec![Mount::new(env, "lower", TMPFS), Mount::new(env, "upper", TMPFS)];
+    let upper = if is_one { "lower" } else { "upper" };
+    env.run("cp", ["-a", "live", "lower/live"]).ok();
     std::fs::remove_dir_all(env.path("live")).unwrap();
-    let dir = |name: &str| env.mkdir(format!("over/{name}")).to_str().unwrap().to_owned();
-    let layers = format!("lowerdir={},upperdir={},workdir={}", dir("lower"), dir("upper"), dir("work"));
-    (Mount::new(env, "live", &["-t", "overlay", "-o", &layers, "overlay"]), tmpfs)
+    // Another name in the lower layer, which the overlay does not show.
+    env.run("ln", ["lower/live/app/conf/users", "lower/users"]).ok();
+    let dir = |name: String| env.mkdir(name).to_str().unwrap().to_owned();
+    let dirs = [dir("lower/live".to_owned()), dir(format!("{upper}/changes")), dir(format!("{upper}/work"))];
+    let layers = format!("lowerdir={},upperdir={},workdir={}", dirs[0], dirs[1], dirs[2]);
+    mounts.insert(0, Mount::new(env, "live", &["-t", "overlay", "-o", &layers, "overlay"]));
+    mounts
 }
 
 /// Shows R5.
 #[test]
-fn on_an_overlay_no_directory_of_the_lower_layer_is_moved() {
-    if !can_mount("on_an_overlay_no_directory_of_the_lower_layer_is_moved", &["mount", "strace"]) {
+fn on_an_overlay_files_are_swapped_and_no_directory_of_the_lower_layer_is_moved() {
+    const TEST: &str = "on_an_overlay_files_are_swapped_and_no_directory_of_the_lower_layer_is_moved";
+    if !can_mount(TEST, &["mount", "strace"]) {
         return;
     }
-    let live = Live::new(application);
-    let backed_up = live.app();
-    let _mounts = overlay(&live.env);
-    let dirs = ["app", "app/conf", "app/data"].map(|name| (name, File::open(live.path(name)).unwrap()));
-    assert_restores(&live, &backed_up, 1);
-    for (name, dir) in &dirs {
-        assert_eq!(identity(live.path(name)).1, dir.metadata().unwrap().ino(), "{name} was not moved");
+    for is_one in [true, false] {
+        let live = Live::new(application);
+        let backed_up = live.app();
+        // These differ in the lower layer already.
+        live.env.write("live/app/conf/users", "bob\n");
+        live.env.run("ln", ["-sfn", "elsewhere", "live/app/link"]).ok();
+        live.env.write("live/app/gone", "not in the snapshot");
+        let _mounts = overlay(&live.env, is_one);
+        let dirs = ["app", "app/conf", "app/data"].map(|name| (name, File::open(live.path(name)).unwrap()));
+        live.assert_rolls_back("full", 1);
+        live.restore(&["--mode", "full"]).ok();
+        live.discard();
+        live.assert_app(&backed_up, "what differed in the lower layer");
+        assert_restores(&live, &backed_up, 1);
+        for (name, dir) in &dirs {
+            assert_eq!(identity(live.path(name)).1, dir.metadata().unwrap().ino(), "{name} was not moved");
+        }
     }
 }
 
@@ -253,7 +269,7 @@ fn a_directory_of_the_lower_layer_of_an_overlay_that_is_in_the_way_is_left() {
     let live = Live::new(application);
     std::fs::remove_file(live.path("app/empty")).unwrap();
     live.env.write("live/app/empty/in/lower", "not in the snapshot");
-    let _mounts = overlay(&live.env);
+    let _mounts = overlay(&live.env, true);
     live.env.write("live/app/conf/app.conf", "port = 84\n");
     let before = live.all();
     for mode in ["overwrite", "full"] {
