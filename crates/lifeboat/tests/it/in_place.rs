@@ -11,8 +11,6 @@ use crate::fidelity::{Tree, assert_same, snapshot};
 
 mod model;
 mod plan;
-mod model;
-mod plan;
 mod power;
 mod room;
 mod swaps;

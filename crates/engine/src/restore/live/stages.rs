@@ -21,9 +21,6 @@ use super::tree::mtime;
 use crate::ours::{STAGE_POINTER, STAGE_PREFIX, stage_id, stage_name};
 use crate::{Error, ErrorKind, Result};
 
-/// What is exchanged to see whether that is possible.
-const TRIED: [&str; 2] = ["a", "b"];
-
 /// What the pointer in a stage says.
 #[derive(Serialize, Deserialize)]
 struct Pointer {
@@ -87,7 +84,7 @@ impl Stages {
             }
             let time = base_time(place);
             // The pointer goes last: what is left after a kill must still be known as a stage.
-            for name in [SWAP, REMOVED].iter().chain(&TRIED) {
+            for name in [SWAP, REMOVED] {
                 gone(std::fs::remove_dir_all(stage.join(name))).map_err(|error| failed("remove", stage, error))?;
             }
             gone(std::fs::remove_file(stage.join(STAGE_POINTER))).map_err(|error| failed("remove", stage, error))?;

@@ -116,8 +116,12 @@ impl Sides {
     /// Makes all that was done in every place durable.
     pub(super) fn sync(&self) -> Result<()> {
         for place in &self.places {
-            rustix::fs::syncfs(place.live.top())
-                .map_err(|error| store::Error::io("sync", place.place.base.as_path(), error))?;
+            let sync = || {
+                rustix::fs::syncfs(place.live.top())?;
+                // Some file systems that stopped after an error answer syncfs as if nothing were wrong.
+                rustix::fs::fsync(place.live.top())
+            };
+            sync().map_err(|error| store::Error::io("sync", place.place.base.as_path(), error))?;
         }
         Ok(())
     }
