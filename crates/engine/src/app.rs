@@ -12,17 +12,17 @@ pub use lifeboat_format::record::{Head, Record};
 
 use crate::clock::Clock;
 pub use crate::config::{Config, Keep};
-pub use crate::services::Found;
 pub use crate::report::{
     Action, BackupPlan, BackupReport, BackupRequest, CompressionKind, FailedSource, LISTED_MAX, ListReport, PlanLine,
     PlannedSource, Problems, RestorePlan, RestoreReport, RestoreRequest, Selection, VerifyReport, Watch,
 };
+use crate::restore::live::{self, Host};
 pub use crate::restore::live::{
     Consent, Counts, Decision, Kept, LivePlan, LiveReport, LiveRequest, Mode, PlannedRoot, PlannedService,
     PlannedSpace, Prepared, Recovered, Undo, User, Waiting,
 };
+pub use crate::services::Found;
 pub use crate::size::{size, size_of};
-use crate::restore::live::{self, Host};
 use crate::{Cancel, Error, ErrorKind, Result, lock};
 
 /// The engine as a surface sees it.

@@ -284,11 +284,17 @@ pub struct RestoreReport {
 }
 
 /// JSON holds no bytes: what is not UTF-8 is escaped.
-pub(crate) fn as_shown<S: serde::Serializer>(path: &std::path::Path, serializer: S) -> std::result::Result<S::Ok, S::Error> {
+pub(crate) fn as_shown<S: serde::Serializer>(
+    path: &std::path::Path,
+    serializer: S,
+) -> std::result::Result<S::Ok, S::Error> {
     serializer.serialize_str(&shown(path.as_os_str().as_encoded_bytes()))
 }
 
-pub(crate) fn as_seconds<S: serde::Serializer>(elapsed: &Duration, serializer: S) -> std::result::Result<S::Ok, S::Error> {
+pub(crate) fn as_seconds<S: serde::Serializer>(
+    elapsed: &Duration,
+    serializer: S,
+) -> std::result::Result<S::Ok, S::Error> {
     // Milliseconds are as exact as anybody reads them.
     serializer.serialize_f64((elapsed.as_secs_f64() * 1000.0).round() / 1000.0)
 }

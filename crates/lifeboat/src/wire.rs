@@ -3,9 +3,9 @@
 
 use std::path::{Path, PathBuf};
 
+use lifeboat_engine::Result;
 use lifeboat_engine::app::{App, Config, load_config};
 use lifeboat_engine::clock::SystemClock;
-use lifeboat_engine::Result;
 
 use crate::cli::{Cli, Command};
 

@@ -58,18 +58,24 @@ impl Log {
             .map_err(|_| Error::new(ErrorKind::Io, format!("{} is damaged: it is no text", self.path.display())))
     }
 
-    /// Appends `lines`, each with its line break, and syncs them.
+    /// Appends `lines`, each with its line break, and syncs them: all of them, or
+    /// none. What could not be synced is cut off again, so that nobody reads it
+    /// as if it had been said.
     ///
     /// # Errors
-    /// What the system says; then part of them may be there.
+    /// What the system says.
     pub fn append(&mut self, lines: &str) -> Result<()> {
         debug_assert!(lines.ends_with('\n'), "a line without its end would not be read");
         let path = self.path.clone();
         let failed = |error| Error::io("write to", &path, error);
         self.cut_partial_line().map_err(failed)?;
-        self.file.write_all(lines.as_bytes()).map_err(failed)?;
+        let len = self.file.metadata().map_err(failed)?.len();
         // A failed sync is final: the kernel may have dropped the pages, so it is never tried again.
-        self.file.sync_all().map_err(|error| Error::io("sync", &self.path, error))
+        let written = self.file.write_all(lines.as_bytes()).and_then(|()| self.file.sync_all());
+        written.map_err(|error| {
+            self.file.set_len(len).unwrap_or(());
+            failed(error)
+        })
     }
 
     fn cut_partial_line(&mut self) -> std::io::Result<()> {
@@ -94,9 +100,7 @@ impl Log {
     /// What the system says; a log that is gone already is none.
     pub fn remove(&self) -> Result<()> {
         match std::fs::remove_file(&self.path) {
-            Err(error) if error.kind() != std::io::ErrorKind::NotFound => {
-                Err(Error::io("remove", &self.path, error))
-            }
+            Err(error) if error.kind() != std::io::ErrorKind::NotFound => Err(Error::io("remove", &self.path, error)),
             _ => sync_dir(dir_of(&self.path)),
         }
     }
@@ -106,7 +110,6 @@ impl Log {
     pub fn path(&self) -> &Path {
         &self.path
     }
-
 }
 
 fn dir_of(path: &Path) -> &Path {

@@ -336,13 +336,7 @@ impl Filler<'_> {
 
     /// The handle of the directory that `components` lead to in `folder`; of
     /// those that are made, the first `implied` are noted.
-    fn descend(
-        &mut self,
-        entry: &Entry,
-        folder: usize,
-        components: &[&[u8]],
-        implied: usize,
-    ) -> Result<Arc<OwnedFd>> {
+    fn descend(&mut self, entry: &Entry, folder: usize, components: &[&[u8]], implied: usize) -> Result<Arc<OwnedFd>> {
         if self.way.0 != folder {
             self.way = (folder, Way::new());
         }
@@ -359,7 +353,8 @@ impl Filler<'_> {
             }
             way.push((component.to_vec(), Arc::new(fd)));
         }
-        let root = || rustix::io::fcntl_dupfd_cloexec(root, 0).map(Arc::new).map_err(|error| entry_failed(entry, error));
+        let root =
+            || rustix::io::fcntl_dupfd_cloexec(root, 0).map(Arc::new).map_err(|error| entry_failed(entry, error));
         way.last().map_or_else(root, |(_, fd)| Ok(Arc::clone(fd)))
     }
 

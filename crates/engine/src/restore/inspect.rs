@@ -31,7 +31,11 @@ fn carry<T>(
 }
 
 /// Tells `each` of every entry: from the manifest, or by reading all of a foreign tar.
-pub(super) fn records(archive: &Archive, cancel: &Cancel, each: &mut dyn FnMut(&EntryPath, &Record) -> Result<()>) -> Result<()> {
+pub(super) fn records(
+    archive: &Archive,
+    cancel: &Cancel,
+    each: &mut dyn FnMut(&EntryPath, &Record) -> Result<()>,
+) -> Result<()> {
     carry(|carry| {
         if archive.head().is_some() {
             return archive.records(cancel, |records| {

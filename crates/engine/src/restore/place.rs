@@ -9,8 +9,8 @@ use lifeboat_store as store;
 use rustix::fs::{AtFlags, FileType, Mode, OFlags, RenameFlags};
 use rustix::io::Errno;
 
-use super::node;
 use super::fill::Filled;
+use super::node;
 use super::stage::Stage;
 use crate::report::RestoreRequest;
 use crate::tally::Tally;
@@ -26,7 +26,8 @@ enum Step {
 pub(super) fn move_in(stage: &mut Stage, filled: &Filled, request: &RestoreRequest, tally: &Tally<'_>) -> Result<()> {
     // Directories that move as a part of a larger one are finished before, so that it appears as a whole. Those
     // that move by themselves are finished after: without write permission they could not be moved.
-    let (outer, inner): (Vec<&Entry>, Vec<&Entry>) = filled.dirs.iter().map(|(_, _, dir)| dir).partition(|dir| stands_in_target(stage, dir));
+    let (outer, inner): (Vec<&Entry>, Vec<&Entry>) =
+        filled.dirs.iter().map(|(_, _, dir)| dir).partition(|dir| stands_in_target(stage, dir));
     implied_dirs(stage, filled);
     inner.iter().rev().for_each(|dir| finish_dir(stage.new.as_fd(), dir, filled, tally));
     // What moves in must survive a power cut that follows at once.

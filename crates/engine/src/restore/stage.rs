@@ -198,4 +198,3 @@ fn remove_abandoned(target: &File, target_path: &Path) -> Result<()> {
     }
     Ok(())
 }
-

@@ -10,7 +10,8 @@ use super::{Surface, render};
 pub(super) fn plan_line(line: &PlanLine) -> Option<String> {
     let is_shown = matches!(line.kind, EntryKind::File | EntryKind::Symlink | EntryKind::Hardlink);
     let word = word(line.action);
-    (is_shown && line.action != Action::Merge).then(|| format!("  {word:<9}  {}  {}", render::size(line.size), line.path))
+    (is_shown && line.action != Action::Merge)
+        .then(|| format!("  {word:<9}  {}  {}", render::size(line.size), line.path))
 }
 
 /// The lines of a plan that are shown without `-v`: all, where there are few;

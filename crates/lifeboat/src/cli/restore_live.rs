@@ -256,7 +256,11 @@ pub(super) fn recovered(recovered: &[Recovered], surface: Surface<'_>) {
     for ended in recovered {
         let how = if ended.is_new { "is healthy and stands now" } else { "was rolled back: all is as before it" };
         let (id, roots) = (&ended.id[..8.min(ended.id.len())], ended.roots.join(", "));
-        surface.console.line_or_json("recovered", ended, format_args!("The interrupted restore {id} of {roots} {how}."));
+        surface.console.line_or_json(
+            "recovered",
+            ended,
+            format_args!("The interrupted restore {id} of {roots} {how}."),
+        );
     }
 }
 

@@ -1,9 +1,9 @@
 //! `lifeboat restore --to`: an archive into a directory of its own.
 
+use lifeboat_engine::Result;
 use lifeboat_engine::app::{
     Action, EntryKind, EntryPath, LISTED_MAX, PlanLine, Record, RestorePlan, RestoreReport, RestoreRequest,
 };
-use lifeboat_engine::Result;
 use serde::Serialize;
 
 use super::error::Message;

@@ -90,7 +90,11 @@ impl Live {
     /// The names in the directory of journals.
     pub(crate) fn journals(&self) -> Vec<String> {
         let dir = self.env.data_dir().join("journal");
-        std::fs::read_dir(dir).into_iter().flatten().map(|entry| entry.unwrap().file_name().into_string().unwrap()).collect()
+        std::fs::read_dir(dir)
+            .into_iter()
+            .flatten()
+            .map(|entry| entry.unwrap().file_name().into_string().unwrap())
+            .collect()
     }
 
     /// The application is `expected`, and nothing waits.

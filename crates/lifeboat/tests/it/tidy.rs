@@ -27,6 +27,7 @@ const WALLS: &[(&str, &[&str])] = &[
     ("crates/engine/src/backup", &["crate::restore"]),
     ("crates/engine/src/restore", &["crate::backup"]),
     ("crates/engine/src/restore/plan", &["std::fs", "rustix::fs"]),
+    ("crates/engine/src/restore/live/plan", &["std::fs", "rustix::fs", "lifeboat_store"]),
     (
         "crates/lifeboat/src/cli",
         &["lifeboat_engine::backup", "lifeboat_engine::restore", "lifeboat_format", "lifeboat_store"],

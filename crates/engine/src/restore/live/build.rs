@@ -328,7 +328,13 @@ impl Builder<'_> {
             self.change_dir(at, None, Some(now))?;
             let inode = self.staged_stat(at)?.map_or(0, |stat| stat.st_ino);
             let path = super::name::Name(at.path.to_vec());
-            self.built.dirs.push(DirChange { place: at.place, path, inode, forward: Some(staged_attrs), backward: None });
+            self.built.dirs.push(DirChange {
+                place: at.place,
+                path,
+                inode,
+                forward: Some(staged_attrs),
+                backward: None,
+            });
         }
         Ok(())
     }

@@ -8,8 +8,8 @@ use std::path::Path;
 use lifeboat_format::path::shown;
 use rustix::fs::Stat;
 
-use super::plan::User;
 use super::name::below;
+use super::plan::User;
 use super::terms::{Mode, Root, Rules, Terms};
 use crate::Result;
 use crate::holders::{Held, Holders};

@@ -53,6 +53,8 @@ pub(super) enum Phase {
     Staged,
     /// The steps are done.
     Swapping,
+    /// The steps are undone, after the new state had started.
+    Returning,
     /// All steps are done; services start.
     Started,
     /// The new state stands.
@@ -84,9 +86,16 @@ enum Line {
     Step(Step),
     Dir(DirChange),
     Replaced(Replaced),
-    Phase { phase: Phase, at: Timestamp },
+    /// Whether a rollback keeps the new state, which had run.
+    KeepsNew(bool),
+    Phase {
+        phase: Phase,
+        at: Timestamp,
+    },
     /// Until when what was replaced is kept; `None`: for ever.
-    Kept { until: Option<Timestamp> },
+    Kept {
+        until: Option<Timestamp>,
+    },
 }
 
 /// A journal as it was read.
@@ -100,6 +109,7 @@ pub(super) struct Story {
     pub(super) steps: Vec<Step>,
     pub(super) dirs: Vec<DirChange>,
     pub(super) replaced: Replaced,
+    pub(super) keeps_new: bool,
     pub(super) kept_until: Option<Timestamp>,
 }
 
@@ -205,6 +215,14 @@ impl Journal {
         Ok(())
     }
 
+    /// Notes that a new state which had started is taken back: from here on
+    /// nobody may take it for whole.
+    pub(super) fn returning(&mut self, keeps_new: bool, at: Timestamp) -> Result<()> {
+        self.append(&[Line::KeepsNew(keeps_new), Line::Phase { phase: Phase::Returning, at }])?;
+        (self.story.phase, self.story.since, self.story.keeps_new) = (Phase::Returning, at, keeps_new);
+        Ok(())
+    }
+
     /// Notes until when what was replaced is kept.
     pub(super) fn keep_until(&mut self, until: Option<Timestamp>) -> Result<()> {
         self.append(&[Line::Kept { until }])?;
@@ -228,6 +246,7 @@ impl Story {
             steps: Vec::new(),
             dirs: Vec::new(),
             replaced: Replaced::default(),
+            keeps_new: false,
             kept_until: None,
         }
     }
@@ -278,6 +297,7 @@ impl Story {
             Line::Step(step) => self.steps.push(step),
             Line::Dir(dir) => self.dirs.push(dir),
             Line::Replaced(replaced) => self.replaced = replaced,
+            Line::KeepsNew(keeps_new) => self.keeps_new = keeps_new,
             Line::Phase { phase, at } => {
                 (self.phase, self.since) = (phase, at);
             }

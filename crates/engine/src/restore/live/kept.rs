@@ -108,12 +108,7 @@ fn until(keep: Keep, now: Timestamp) -> Option<Timestamp> {
 
 /// The old state stands again. Only what `--rollback` takes back after it had
 /// run is kept.
-pub(super) fn after_rollback(
-    journal: &mut Journal,
-    host: &Host<'_>,
-    keep_new: bool,
-    stages: Option<&mut Stages>,
-) -> Result<()> {
+pub(super) fn after_rollback(journal: &mut Journal, host: &Host<'_>, stages: Option<&mut Stages>) -> Result<()> {
     let header = &journal.story.header;
     if let Some(older) = header.undo_of.clone() {
         // Its stage is that of the older restore, which keeps it.
@@ -124,7 +119,7 @@ pub(super) fn after_rollback(
         Stages::restore_times(&header.terms);
         return journal.remove();
     }
-    if keep_new {
+    if journal.story.keeps_new {
         let now = host.clock.timestamp();
         let kept = until(header.keep, now);
         journal.enter(Phase::Returned, now)?;
@@ -246,6 +241,12 @@ pub struct Undo<'a> {
 /// Prepares to put back what the restore `id` replaced.
 pub(crate) fn undo<'a>(host: Host<'a>, id: Option<&str>, watch: Watch<'_>) -> Result<Undo<'a>> {
     let (_, story) = find(host.data_dir, id)?;
+    if story.phase == Phase::Returned {
+        let folders: Vec<String> = Kept::of(&story).folders;
+        return Err(Error::new(ErrorKind::Usage, format!("the restore {} was rolled back already", story.header.id))
+            .state("nothing was changed")
+            .next(format!("the new state that was taken back is in {}", folders.join(", "))));
+    }
     let lock = lock::take(host.data_dir, &story.header.lock)?;
     let roots: Vec<PathBuf> = story.header.terms.roots.iter().map(|root| root.path.as_path().to_owned()).collect();
     super::recover::end_waiting(&host, &roots, Some(&story.header.lock), watch)?;

@@ -33,9 +33,9 @@ use lifeboat_format::archive::Archive;
 use serde::Serialize;
 
 pub use kept::{Kept, Undo};
+pub(crate) use kept::{all as kept, discard, keep, undo};
 pub use plan::{Consent, Counts, LivePlan, PlannedRoot, PlannedService, PlannedSpace, User};
 pub use recover::{Decision, Recovered, Waiting};
-pub(crate) use kept::{all as kept, discard, keep, undo};
 pub(crate) use recover::{before_a_run, decide, recover, waiting};
 pub use terms::Mode;
 

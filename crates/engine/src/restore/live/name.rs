@@ -107,6 +107,9 @@ mod tests {
         assert_eq!(below(b"ab", b"a"), None);
         assert_eq!(below(b"ab", b""), Some(&b"ab"[..]));
         assert_eq!((split(b"a/b"), split(b"a")), ((&b"a"[..], &b"b"[..]), (&b""[..], &b"a"[..])));
-        assert_eq!((join(b"", b"a"), join(b"a", b"b"), join(b"a", b"")), (b"a".to_vec(), b"a/b".to_vec(), b"a".to_vec()));
+        assert_eq!(
+            (join(b"", b"a"), join(b"a", b"b"), join(b"a", b"")),
+            (b"a".to_vec(), b"a/b".to_vec(), b"a".to_vec())
+        );
     }
 }

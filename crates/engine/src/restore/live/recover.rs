@@ -26,7 +26,7 @@ pub struct Waiting {
     pub roots: Vec<String>,
     /// When it began.
     pub began: Option<Timestamp>,
-    /// How far it was: `filling`, `staged`, `swapping` or `started`.
+    /// How far it was: `filling`, `staged`, `swapping`, `started` or `returning`.
     pub phase: &'static str,
     /// Whether a run goes on with it just now.
     pub is_running: bool,
@@ -96,6 +96,7 @@ fn word(phase: Phase) -> &'static str {
         Phase::Filling => "filling",
         Phase::Staged => "staged",
         Phase::Swapping => "swapping",
+        Phase::Returning => "returning",
         Phase::Started => "started",
         Phase::Committed => "committed",
         Phase::Returned => "returned",
@@ -134,8 +135,8 @@ pub(super) fn end_waiting(
     for (path, story) in journal::all(host.data_dir)? {
         // One that cannot be read is refused by its stage, if it is in the way.
         let Ok(story) = story else { continue };
-        let is_meant = held == Some(story.header.lock.as_str())
-            || roots.iter().any(|root| touches(&story.header.terms, root));
+        let is_meant =
+            held == Some(story.header.lock.as_str()) || roots.iter().any(|root| touches(&story.header.terms, root));
         if story.is_waiting() && is_meant {
             let _lock = match held {
                 Some(key) if key == story.header.lock => None,
@@ -219,6 +220,11 @@ pub(crate) fn decide(host: &Host<'_>, decision: Decision, id: Option<&str>, watc
             Err(Error::new(ErrorKind::Usage, "its stage was not whole when it was interrupted")
                 .state("nothing live was touched")
                 .next("run `lifeboat recover`, then restore again"))
+        }
+        Decision::Resume if story.phase == Phase::Returning => {
+            Err(Error::new(ErrorKind::Usage, "it is being rolled back")
+                .state("nothing was changed")
+                .next("run `lifeboat recover`, which finishes that; then restore again"))
         }
         Decision::Resume => {
             let done = run.forward(watch.cancel);

@@ -108,9 +108,7 @@ impl Builder<'_> {
     fn source_of(&self, place: usize, path: &[u8]) -> (usize, Vec<u8>) {
         let live = self.terms.places[place].live(path);
         let live = live.as_os_str().as_encoded_bytes();
-        let of = |(number, root): (usize, &super::terms::Root)| {
-            Some((number, below(live, &root.path.0)?.to_vec()))
-        };
+        let of = |(number, root): (usize, &super::terms::Root)| Some((number, below(live, &root.path.0)?.to_vec()));
         self.terms.roots.iter().enumerate().find_map(of).unwrap_or_default()
     }
 }

@@ -9,7 +9,7 @@ use lifeboat_format::archive::Archive;
 use lifeboat_store::Cancel;
 use rustix::fs::{Mode, OFlags};
 
-use super::build::{Built, Builder};
+use super::build::{Builder, Built};
 use super::ground::Ground;
 use super::journal::{FoundService, Header, Journal, Phase, Story, pending};
 use super::plan::Known;
@@ -96,8 +96,7 @@ impl<'a> Run<'a> {
         let folders: Vec<BorrowedFd<'_>> = folders.iter().map(|fd| fd.as_fd()).collect();
         let rules = Rules::of(terms)?;
         let layout = Routes { terms, rules: &rules };
-        let fill =
-            Fill { folders: &folders, layout: &layout, devices: request.devices, threads: request.threads };
+        let fill = Fill { folders: &folders, layout: &layout, devices: request.devices, threads: request.threads };
         let filled = fill.run(archive, watch)?;
         finish_dirs(&filled, &folders, watch)?;
         let sides = Sides::open(terms)?;
@@ -295,10 +294,15 @@ impl<'a> Run<'a> {
         // A signal that came asks to stop the restore, not to leave it half undone.
         let cancel = Cancel::new();
         let mut failures = Vec::new();
-        if self.journal.story.phase == Phase::Started {
+        let cancel = Some(&cancel);
+        if self.journal.story.phase >= Phase::Returning {
             for FoundService { service, .. } in &self.journal.story.services {
-                failures.extend(service.stop(Some(&cancel)).err().map(|error| error.to_string()));
+                failures.extend(service.stop(cancel).err().map(|error| error.to_string()));
             }
+        }
+        if failures.is_empty() && self.journal.story.phase == Phase::Started {
+            let noted = self.journal.returning(keep_new, self.host.clock.timestamp());
+            failures.extend(noted.err().map(|error| error.to_string()));
         }
         if failures.is_empty() {
             self.undo(&mut failures);
@@ -309,14 +313,14 @@ impl<'a> Run<'a> {
         remove_file(&pending(self.host.data_dir, &self.id()));
         for FoundService { service, found } in self.journal.story.services.iter().rev() {
             if *found != Found::Stopped {
-                failures.extend(service.start(Some(&cancel)).err().map(|error| error.to_string()));
+                failures.extend(service.start(cancel).err().map(|error| error.to_string()));
             }
         }
         if !failures.is_empty() {
             return Err(failures);
         }
         self.release();
-        let ended = kept::after_rollback(&mut self.journal, self.host, keep_new, self.stages.as_mut());
+        let ended = kept::after_rollback(&mut self.journal, self.host, self.stages.as_mut());
         ended.map_err(|error| vec![error.to_string()])
     }
 

@@ -258,13 +258,7 @@ mod tests {
 
     fn terms(dir: &Path) -> Terms {
         let stage = dir.join(".app.lifeboat-0123456789abcdef0123456789abcdef");
-        let place = Place {
-            base: Name::of(dir),
-            stage: Name::of(&stage),
-            inode: 0,
-            mtime: (0, 0),
-            moves_dirs: true,
-        };
+        let place = Place { base: Name::of(dir), stage: Name::of(&stage), inode: 0, mtime: (0, 0), moves_dirs: true };
         let root = Root { path: Name::of(&dir.join("app")), ..Root::default() };
         Terms { places: vec![place], roots: vec![root], ..Terms::default() }
     }

@@ -1,6 +1,8 @@
 //! Looking at the archive's list and at what is live, for a plan. Changes nothing.
 
 use std::ffi::OsStr;
+mod removals;
+
 use std::fs::File;
 use std::io::Read as _;
 use std::os::unix::ffi::OsStrExt as _;
@@ -16,12 +18,11 @@ use rustix::fs::{Access, OFlags, Stat};
 
 use super::attrs::Attrs;
 use super::ground::Ground;
-use super::left_out::{Fate, Judge};
 use super::name::{Name, join, split};
 use super::plan::{Known, LivePlan, PlannedService, PlannedSpace, Present, action};
 use super::target::{self, Targets};
 use super::terms::{Mode, Place, Rules, Terms};
-use super::tree::{Tree, is_dir, is_file, size};
+use super::tree::{Tree, is_dir, is_file};
 use super::{Host, LiveRequest};
 use crate::report::{Action, PlanLine, Watch};
 use crate::restore::inspect;
@@ -101,8 +102,7 @@ impl<'a> Survey<'a> {
     ) -> Result<Self> {
         let services = targets.app.map(|app| app.services.clone()).unwrap_or_default();
         let identity = archive.path().metadata().map_or((0, 0), |metadata| (metadata.dev(), metadata.ino()));
-        let terms =
-            Terms { mode: request.mode, roots: targets.roots.clone(), archive: identity, ..Terms::default() };
+        let terms = Terms { mode: request.mode, roots: targets.roots.clone(), archive: identity, ..Terms::default() };
         let mut planned = Vec::with_capacity(services.len());
         for service in &services {
             planned.push(PlannedService { name: service.name.clone(), found: service.found(Some(watch.cancel))? });
@@ -287,7 +287,8 @@ impl<'a> Survey<'a> {
         let Some((place, at)) = root.place(inner, &self.plan.terms.places) else { return Ok(()) };
         let live = root.live(inner);
         let stat = self.stat(place, &at)?.filter(is_dir);
-        let top = rustix::fs::fstat(self.trees[place].top()).map_err(|error| store::Error::io("look at", &live, error))?;
+        let top =
+            rustix::fs::fstat(self.trees[place].top()).map_err(|error| store::Error::io("look at", &live, error))?;
         if stat.is_some_and(|stat| stat.st_dev != top.st_dev || self.ground.mounts.is_mount_point(&live)) {
             let id = self.id();
             let place = self.add_place(&live, &id, b"")?;
@@ -340,13 +341,15 @@ impl<'a> Survey<'a> {
         };
         let action = action(mode, present);
         if record.kind() == EntryKind::Hardlink {
-            self.links.extend(record.target()?.and_then(|target| EntryPath::new(target).ok()).map(|to| (path.clone(), to)));
+            self.links
+                .extend(record.target()?.and_then(|target| EntryPath::new(target).ok()).map(|to| (path.clone(), to)));
         }
         self.plan.count(action, path, 0);
         if action == Action::Conflict && record.kind() == EntryKind::Dir {
             self.conflict = Some(path.clone());
         }
-        if let Some(stat) = stat.filter(|_| action == Action::Overwrite || action == Action::Same && self.one.is_some()) {
+        if let Some(stat) = stat.filter(|_| action == Action::Overwrite || action == Action::Same && self.one.is_some())
+        {
             self.replace(spot, &stat, is_dir_now)?;
         }
         Ok(action)
@@ -407,66 +410,6 @@ impl<'a> Survey<'a> {
         }
     }
 
-    /// Something live is going to be replaced: who uses it, and what goes with it.
-    fn replace(&mut self, spot: &Spot<'_>, stat: &Stat, is_dir_now: bool) -> Result<()> {
-        let live = self.plan.terms.roots[spot.number].live(spot.inner);
-        self.plan.counts.replaced_bytes = self.plan.counts.replaced_bytes.saturating_add(size(stat));
-        self.ground.note(&live, stat);
-        self.ground.note_mounts(&live);
-        if self.ground.is_mounted(&live) {
-            self.refuse_mounted(&live);
-        }
-        if is_dir_now && !self.delete(spot, stat, Some(spot.inner))? {
-            self.plan.refuse(
-                ErrorKind::ConfirmationNeeded,
-                format!("{} would be replaced, and holds what the backup left out", live.display()),
-                "move it away first, or restore beside with --to DIR",
-            );
-        }
-        Ok(())
-    }
-
-    /// Everything of the live thing at `inner` that goes: counted, listed, and
-    /// looked at for who uses it. True when all of it goes.
-    fn delete(&mut self, spot: &Spot<'_>, stat: &Stat, overwritten: Option<&[u8]>) -> Result<bool> {
-        let Spot { number, inner, place, path } = spot;
-        let (number, place, path) = (*number, *place, path.as_slice());
-        let mut told = Vec::new();
-        let judge = Judge { terms: &self.plan.terms, rules: &self.rules, ground: &self.ground };
-        let fate = judge.fate(number, inner, (&self.trees[place], path), stat, &mut |inner, stat, fate| {
-            told.push((inner.to_vec(), *stat, fate));
-        })?;
-        for (inner, stat, fate) in told {
-            let root = &self.plan.terms.roots[number];
-            let live = root.live(&inner);
-            let entry = EntryPath::new(root.entry_path(&inner));
-            match fate {
-                Fate::Stays => {
-                    self.plan.counts.left_out += 1;
-                    self.plan.stages.extend(Some(live).filter(|_| ours::stage_id(split(&inner).1).is_some()));
-                }
-                Fate::NotAsked | Fate::Mixed => {}
-                Fate::Goes => {
-                    self.ground.note(&live, &stat);
-                    if let Some((place, path)) = root.place(&inner, &self.plan.terms.places) {
-                        self.plan.known.add(place, &path, stamp(&stat), false);
-                    }
-                    // What gives way to something else counts as overwritten already.
-                    let is_overwritten = overwritten == Some(inner.as_slice());
-                    let kind = crate::source::attributes::kind(&stat).filter(|_| !is_overwritten);
-                    if let (Ok(entry), Some(kind)) = (entry, kind) {
-                        self.plan.count(Action::Delete, &entry, size(&stat));
-                        (self.each)(PlanLine { action: Action::Delete, path: entry, kind, size: size(&stat) })?;
-                    }
-                }
-            }
-        }
-        if fate == Fate::Goes {
-            self.ground.note_mounts(&self.plan.terms.roots[number].live(inner));
-        }
-        Ok(fate == Fate::Goes)
-    }
-
     /// Another name of a file is the same only if it is one of the live file, and that one is the same.
     fn settle_links(&mut self) -> Result<()> {
         let links = std::mem::take(&mut self.links);
@@ -485,7 +428,9 @@ impl<'a> Survey<'a> {
                 differing.insert(target);
             }
         }
-        for path in links.iter().filter(|(_, target)| differing.contains(target)).flat_map(|(link, target)| [link, target]) {
+        for path in
+            links.iter().filter(|(_, target)| differing.contains(target)).flat_map(|(link, target)| [link, target])
+        {
             let Some((place, at)) = self.locate(path) else { continue };
             let Some(stat) = self.stat(place, &at)? else { continue };
             if self.plan.known.is_same_still(place, &at, stamp(&stat)) {
@@ -504,44 +449,6 @@ impl<'a> Survey<'a> {
     fn locate(&self, path: &EntryPath) -> Option<(usize, Vec<u8>)> {
         let (_, root, inner) = self.plan.terms.root_of(path)?;
         root.place(inner, &self.plan.terms.places)
-    }
-
-    /// What is live and not in the snapshot.
-    fn find_deletes(&mut self) -> Result<()> {
-        for number in 0..self.plan.terms.roots.len() {
-            let mut dirs = vec![Vec::new()];
-            while let Some(inner) = dirs.pop() {
-                self.watch.cancel.check()?;
-                self.find_deletes_in(number, &inner, &mut dirs)?;
-            }
-        }
-        Ok(())
-    }
-
-    fn find_deletes_in(&mut self, number: usize, inner: &[u8], dirs: &mut Vec<Vec<u8>>) -> Result<()> {
-        let root = &self.plan.terms.roots[number];
-        let Some((place, path)) = root.place(inner, &self.plan.terms.places) else { return Ok(()) };
-        if !self.stat(place, &path)?.is_some_and(|stat| is_dir(&stat)) {
-            return Ok(());
-        }
-        let live = root.live(inner);
-        let names = self.trees[place].list(&path).map_err(|error| store::Error::io("list", &live, error))?;
-        for name in names {
-            let inner = join(inner, &name);
-            let root = &self.plan.terms.roots[number];
-            let Some((place, path)) = root.place(&inner, &self.plan.terms.places) else { continue };
-            let Some(stat) = self.stat(place, &path)? else { continue };
-            let is_known = self.plan.known.knows(place, &path) || root.is_border(&inner);
-            match (is_known, is_dir(&stat)) {
-                (true, true) => dirs.push(inner),
-                (true, false) => {}
-                (false, _) => {
-                    let spot = Spot { number, inner: &inner, place, path };
-                    self.delete(&spot, &stat, None)?;
-                }
-            }
-        }
-        Ok(())
     }
 
     fn finish(mut self) -> Result<LivePlan> {

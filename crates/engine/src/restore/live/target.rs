@@ -60,9 +60,12 @@ fn parse_all<'r>(only: &'r [String], head: &Head) -> Result<Vec<(&'r str, Option
     let names: Vec<&str> = head.sources.iter().map(|source| source.name.as_str()).collect();
     for (name, _) in &only {
         if !names.contains(name) {
-            return Err(Error::new(ErrorKind::Usage, format!("--only {name}: the snapshot has no source of that name"))
-                .state(NOTHING)
-                .next(format!("its sources are: {}", names.join(", "))));
+            return Err(Error::new(
+                ErrorKind::Usage,
+                format!("--only {name}: the snapshot has no source of that name"),
+            )
+            .state(NOTHING)
+            .next(format!("its sources are: {}", names.join(", "))));
         }
     }
     Ok(only)
@@ -186,10 +189,15 @@ fn refuse_data_dir(roots: &[Root], data_dir: &Path) -> Result<()> {
 
 /// The lock that a restore of these targets takes.
 pub(super) fn lock_key(targets: &Targets<'_>) -> String {
-    let roots: Vec<PathBuf> = targets.head.sources.iter().filter_map(|source| {
-        let root = source.root_bytes().ok().flatten()?;
-        Some(PathBuf::from(OsStr::from_bytes(&root)))
-    }).collect();
+    let roots: Vec<PathBuf> = targets
+        .head
+        .sources
+        .iter()
+        .filter_map(|source| {
+            let root = source.root_bytes().ok().flatten()?;
+            Some(PathBuf::from(OsStr::from_bytes(&root)))
+        })
+        .collect();
     crate::lock::key(&targets.head.app, if targets.app.is_some() { &[] } else { &roots })
 }
 

@@ -152,12 +152,10 @@ struct RootRules {
 
 impl Rules {
     pub(super) fn of(terms: &Terms) -> Result<Self> {
-        let include = |patterns: &[String]| {
-            Matcher::new(&Selection { include: patterns.to_vec(), ..Selection::default() })
-        };
-        let exclude = |patterns: &Vec<String>| {
-            Matcher::new(&Selection { exclude: patterns.clone(), ..Selection::default() })
-        };
+        let include =
+            |patterns: &[String]| Matcher::new(&Selection { include: patterns.to_vec(), ..Selection::default() });
+        let exclude =
+            |patterns: &Vec<String>| Matcher::new(&Selection { exclude: patterns.clone(), ..Selection::default() });
         let roots = terms.roots.iter().map(|root| {
             Ok(RootRules {
                 only: if root.only.is_empty() { None } else { Some(include(&root.only)?) },
@@ -209,8 +207,8 @@ impl Layout for Routes<'_> {
     fn spot(&self, path: &EntryPath) -> Option<(usize, Vec<u8>)> {
         let (number, root, inner) = self.terms.root_of(path)?;
         // Whether it is a directory matters to patterns that end with a slash only, and those select what is below.
-        let is_wanted = self.rules.selects(number, inner, true)
-            || self.terms.needed.contains(&Name(path.as_bytes().to_vec()));
+        let is_wanted =
+            self.rules.selects(number, inner, true) || self.terms.needed.contains(&Name(path.as_bytes().to_vec()));
         if is_wanted { root.place(inner, &self.terms.places) } else { None }
     }
 }
@@ -237,13 +235,7 @@ mod tests {
     use super::*;
 
     fn place(base: &str) -> Place {
-        Place {
-            base: Name(base.into()),
-            stage: Name::default(),
-            inode: 1,
-            mtime: (0, 0),
-            moves_dirs: true,
-        }
+        Place { base: Name(base.into()), stage: Name::default(), inode: 1, mtime: (0, 0), moves_dirs: true }
     }
 
     #[test]

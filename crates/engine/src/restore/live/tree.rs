@@ -13,8 +13,8 @@ use rustix::fs::{AtFlags, FileType, Mode, OFlags, Stat};
 use rustix::io::{Errno, Result};
 
 use super::name::{below, join, split};
-use crate::source::attributes::{self, Names};
 use crate::beneath;
+use crate::source::attributes::{self, Names};
 
 /// A tree below an open directory.
 pub(super) struct Tree {
@@ -63,9 +63,8 @@ impl Tree {
 
     /// What is at `path`; `None` where nothing is, or something on the way is no directory.
     pub(super) fn stat(&self, path: &[u8]) -> Result<Option<Stat>> {
-        let found = self.parent(path).and_then(|(dir, name)| {
-            rustix::fs::statat(&*dir, name, AtFlags::SYMLINK_NOFOLLOW)
-        });
+        let found =
+            self.parent(path).and_then(|(dir, name)| rustix::fs::statat(&*dir, name, AtFlags::SYMLINK_NOFOLLOW));
         match found {
             Ok(stat) => Ok(Some(stat)),
             Err(Errno::NOENT | Errno::NOTDIR | Errno::LOOP) => Ok(None),

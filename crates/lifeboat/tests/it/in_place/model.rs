@@ -105,9 +105,9 @@ fn model(mode: &str, snapshot: &Tree, live: &Tree) -> BTreeSet<(Vec<u8>, &'stati
 
 /// Where a left-out thing would have to go for an entry of the snapshot, the restore is refused.
 fn is_refused(snapshot: &Tree, live: &Tree) -> bool {
-    live.keys().filter(|path| is_left_out(path) && !snapshot.contains_key(*path)).any(|path| {
-        above(path).any(|dir| snapshot.get(dir).is_some_and(|node| node.kind != "dir"))
-    })
+    live.keys()
+        .filter(|path| is_left_out(path) && !snapshot.contains_key(*path))
+        .any(|path| above(path).any(|dir| snapshot.get(dir).is_some_and(|node| node.kind != "dir")))
 }
 
 struct Case {
@@ -147,7 +147,8 @@ impl Case {
         assert!(missing.is_empty() && surplus.is_empty(), "{what}: missing {missing:?}, surplus {surplus:?}");
         for (path, node) in &now {
             let name = String::from_utf8_lossy(path);
-            let is_restored = self.snapshot.contains_key(path) && (self.mode != "merge" || !self.before.contains_key(path));
+            let is_restored =
+                self.snapshot.contains_key(path) && (self.mode != "merge" || !self.before.contains_key(path));
             let source = if is_restored { &self.snapshot } else { &self.before };
             let Some(from) = source.get(path).filter(|_| node.kind != "dir" || is_restored) else { continue };
             assert_eq!(

@@ -127,7 +127,8 @@ fn a_person_at_a_terminal_is_asked_and_may_say_no() {
 fn what_appears_after_the_plan_was_shown_is_not_overwritten() {
     let live = Live::new(application);
     change(&live.env);
-    let command = live.env.command(["restore", "app.tar.zst", "--allow-unauthenticated"]).reads_terminal().into_command();
+    let command =
+        live.env.command(["restore", "app.tar.zst", "--allow-unauthenticated"]).reads_terminal().into_command();
     let mut terminal = spawn_command(command, Some(20_000)).unwrap();
     terminal.exp_string("Go on?").unwrap();
     live.env.write("live/app/data/deep/er/two", "somebody else's");
@@ -195,7 +196,8 @@ fn full_never_deletes_what_the_backup_left_out() {
     assert_same(&backed_up, &now, "full");
     // And back again, with all that was left out.
     live.env.lifeboat(["restore", "--undo", "--force"]).ok();
-    for there in ["models/big", "models/bigger", "data/deep/x.log", "new/dir/z.log", "new/dir/goes", "conf/extra.conf"] {
+    for there in ["models/big", "models/bigger", "data/deep/x.log", "new/dir/z.log", "new/dir/goes", "conf/extra.conf"]
+    {
         assert!(live.path("app").join(there).exists(), "{there}");
     }
 }
@@ -213,7 +215,7 @@ fn only_a_part_is_restored_where_only_that_is_asked_for() {
         let name = String::from_utf8_lossy(path).into_owned();
         let expected = if name.starts_with("data/") { backed_up.get(path) } else { changed.get(path) };
         // Directories on the way keep what they are, but for the time that a change in them leaves.
-        assert!(expected == Some(node) || name == "data", "{name}: {:?}", expected);
+        assert!(expected == Some(node) || name == "data", "{name}: {expected:?}");
     }
     assert!(!live.path("app/data/deep/three").exists() && live.path("app/conf/extra.conf").exists());
     // Another name of a file whose first name is not asked for.
@@ -238,7 +240,11 @@ fn a_damaged_archive_ends_it_before_anything_live_is_touched() {
     archive[middle] ^= 0x10;
     live.env.write("app.tar.zst", archive);
     let said = live.restore(&[]).code(13);
-    assert!(said.stderr.contains("everything is as it was before") || said.stderr.contains("nothing was"), "{}", said.stderr);
+    assert!(
+        said.stderr.contains("everything is as it was before") || said.stderr.contains("nothing was"),
+        "{}",
+        said.stderr
+    );
     assert_same(&before, &live.all(), "a damaged archive");
     assert!(live.journals().is_empty());
 }

@@ -14,8 +14,26 @@ use crate::fidelity::{Tree, assert_same};
 /// What changes something, and what is called in between. Between two of these
 /// nothing changes, so that every state is one before a call of this list.
 const CALLS: [&str; 21] = [
-    "renameat2", "renameat", "mkdir", "mkdirat", "unlink", "unlinkat", "rmdir", "linkat", "symlinkat", "fsync",
-    "syncfs", "write", "pwrite64", "ftruncate", "utimensat", "fchmod", "fchown", "fchownat", "fsetxattr", "openat2",
+    "renameat2",
+    "renameat",
+    "mkdir",
+    "mkdirat",
+    "unlink",
+    "unlinkat",
+    "rmdir",
+    "linkat",
+    "symlinkat",
+    "fsync",
+    "syncfs",
+    "write",
+    "pwrite64",
+    "ftruncate",
+    "utimensat",
+    "fchmod",
+    "fchown",
+    "fchownat",
+    "fsetxattr",
+    "openat2",
     "wait4",
 ];
 
@@ -239,4 +257,42 @@ fn a_recovery_killed_at_any_moment_is_finished_by_the_next() {
 fn a_restore_stopped_by_a_signal_at_any_moment_is_wholly_old_or_wholly_new() {
     const TEST: &str = "a_restore_stopped_by_a_signal_at_any_moment_is_wholly_old_or_wholly_new";
     play(TEST, "overwrite", "signal=TERM", false);
+}
+
+/// The new state had started and was not healthy; its rollback is killed.
+///
+/// Shows R8, R9.
+#[test]
+fn a_rollback_of_a_state_that_had_started_is_never_left_half_done() {
+    const TEST: &str = "a_rollback_of_a_state_that_had_started_is_never_left_half_done";
+    if !can_run(TEST, &["strace"]) {
+        return;
+    }
+    for mode in ["overwrite", "full"] {
+        let scene = Scene::new(mode);
+        let env = &scene.live.env;
+        let sick = configuration(&scene.live.path("app"), &env.path("running"));
+        let sick = sick.replace("command: [test, -e,", "command: [test, -d,").replace("timeout: 2s", "timeout: 200ms");
+        env.write("lifeboat.yaml", sick);
+        scene.reset();
+        let old = scene.live.app();
+        traced(env, &[], &scene.arguments()).code(20);
+        let mut calls = calls(&trace(env));
+        calls.retain(|name, _| CALLS.contains(&name.as_str()));
+        let points = each(&calls);
+        for number in sweep(&format!("rollback of a started restore, {mode}, killed"), points.len(), 20) {
+            let (name, time) = &points[number];
+            scene.reset();
+            let options = inject(name, &format!("signal=KILL:when={time}"));
+            scene.command(&options.each_ref().map(String::as_str)).exit_code();
+            let what = format!("{mode}: killed at {name} {time}");
+            if scene.is_waiting() && env.lifeboat(["recover"]).exit_code() == 21 {
+                // It had started, and nobody had begun to take it back: that is for a person to say.
+                assert_same(&scene.new, &scene.live.app(), &what);
+                env.lifeboat(["restore", "--rollback"]).ok();
+            }
+            assert!(!scene.is_waiting() && env.path("running").exists(), "{what}");
+            assert_same(&old, &scene.live.app(), &what);
+        }
+    }
 }
