@@ -40,6 +40,11 @@ impl Attrs {
         }
     }
 
+    /// The same with another time.
+    pub(super) fn at(self, mtime: (i64, u32)) -> Self {
+        Self { mtime, ..self }
+    }
+
     /// Makes them those of an open directory.
     pub(super) fn set(&self, dir: &OwnedFd) -> Result<()> {
         let now = Self::read(dir)?;

@@ -218,13 +218,19 @@ impl Builder<'_> {
                 }
             }
         }
-        let now = self.live_attrs(at)?;
+        let mut now = self.live_attrs(at)?;
+        // The stage stands in it, which changed its time.
+        let is_base = at.path.is_empty();
+        if is_base {
+            now = now.at(self.terms.places[at.place].mtime);
+        }
         let wanted = if self.terms.mode != Mode::Merge && self.rules.selects(at.number, at.inner, true) {
             Some(self.staged_attrs(at)?)
         } else {
             None
         };
-        if changes || wanted.as_ref().is_some_and(|wanted| *wanted != now) {
+        if changes || is_base || wanted.as_ref().is_some_and(|wanted| *wanted != now) {
+            let wanted = wanted.or_else(|| (!changes).then(|| now.clone()));
             self.change_dir(at, wanted, Some(now))?;
         }
         Ok(())
