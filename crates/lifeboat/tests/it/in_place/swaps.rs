@@ -36,12 +36,16 @@ fn expected(mode: &str, backed_up: &Tree, changed: &Tree) -> Tree {
 }
 
 /// Changes the application and restores it, in both modes that replace things,
-/// each once with a failure at the end.
+/// each once with a failure at the end, and once undone.
 fn assert_restores(live: &Live, backed_up: &Tree, places: usize) {
     for mode in ["overwrite", "full"] {
         change(&live.env);
         let changed = live.app();
         live.assert_rolls_back(mode, places);
+        live.restore(&["--mode", mode]).ok();
+        live.env.lifeboat(["restore", "--undo", "--force"]).ok();
+        live.discard();
+        live.assert_app(&changed, "undone");
         live.restore(&["--mode", mode]).ok();
         live.discard();
         live.assert_app(&expected(mode, backed_up, &changed), mode);
@@ -91,6 +95,17 @@ fn a_root_that_is_a_mount_point_stays_one() {
     assert!(names.iter().any(|name| name.starts_with(".lifeboat-")), "{names:?}");
     live.discard();
     live.assert_app(&backed_up, "a second time");
+    // Its time is not that of the stage in it, either.
+    std::fs::remove_file(live.path("app/data/deep/er/two")).unwrap();
+    live.env.run("touch", ["-d", "2021-01-01", "live/app", "live/app/data/deep/er"]).ok();
+    let mut expected = live.app();
+    live.restore(&["--mode", "merge"]).ok();
+    live.discard();
+    let mut now = live.app();
+    for tree in [&mut expected, &mut now] {
+        tree.retain(|path, _| !path.starts_with(b"data/deep/er"));
+    }
+    assert_same(&expected, &now, "merge");
 }
 
 /// Shows R5.
