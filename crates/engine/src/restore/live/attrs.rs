@@ -67,6 +67,12 @@ impl Attrs {
     }
 }
 
+/// The attributes of the directory at `path`.
+pub(super) fn attrs(tree: &tree::Tree, path: &[u8], shown: &std::path::Path) -> crate::Result<Attrs> {
+    let read = || Attrs::read(&*tree.dir(path)?);
+    read().map_err(|error| lifeboat_store::Error::io("look at", shown, error).into())
+}
+
 /// Sets when a directory was last changed.
 pub(super) fn set_mtime(dir: &OwnedFd, mtime: FileTime) -> Result<()> {
     let keep = Timespec { tv_sec: 0, tv_nsec: rustix::fs::UTIME_OMIT };

@@ -6,14 +6,14 @@ use std::path::PathBuf;
 use lifeboat_store as store;
 use rustix::fs::Stat;
 
-use super::attrs::Attrs;
+use super::attrs::{Attrs, attrs};
 use super::ground::Ground;
 use super::journal::Replaced;
 use super::left_out::{Fate, Judge};
 use super::name::{join, split};
 use super::plan::Known;
 use super::step::{DirChange, Side, Sides, Spot, Step};
-use super::survey::{attrs, stamp};
+use super::survey::stamp;
 use super::terms::{Mode, Rules, Terms};
 use super::tree::{Tree, is_dir, size};
 use crate::report::LISTED_MAX;

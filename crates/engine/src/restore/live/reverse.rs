@@ -7,7 +7,7 @@ use super::build::{At, Builder, Built};
 use super::journal::Story;
 use super::name::{Name, below};
 use super::step::{DirChange, Side, Spot, Step};
-use super::survey::attrs;
+use super::attrs::attrs;
 use super::tree::is_dir;
 use crate::{Error, ErrorKind, Result};
 

@@ -16,7 +16,6 @@ use lifeboat_format::record::Record;
 use lifeboat_store::{self as store, durable};
 use rustix::fs::{Access, OFlags, Stat};
 
-use super::attrs::Attrs;
 use super::ground::Ground;
 use super::name::{Name, join, split};
 use super::plan::{Known, LivePlan, PlannedService, PlannedSpace, Present, action};
@@ -376,10 +375,8 @@ impl<'a> Survey<'a> {
     /// Another restore may be under way, or wait, in what is restored here.
     fn find_stages(&mut self, spot: &Spot<'_>) {
         let live = self.plan.terms.roots[spot.number].live(spot.inner);
-        // A directory that cannot be listed is told of by what comes after.
-        let names = self.trees[spot.place].list(&spot.path).unwrap_or_default();
-        let stages = names.iter().filter(|name| ours::stage_id(name).is_some());
-        self.plan.stages.extend(stages.map(|name| live.join(OsStr::from_bytes(name))));
+        let stages = self.trees[spot.place].stages(&spot.path);
+        self.plan.stages.extend(stages.iter().map(|name| live.join(OsStr::from_bytes(name))));
     }
 
     /// Whether all of what is live is as recorded, its content too.
@@ -507,10 +504,4 @@ pub(super) fn still_holds(plan: &LivePlan) -> Result<()> {
         }
     }
     Ok(())
-}
-
-/// The attributes of the directory at `path`.
-pub(super) fn attrs(tree: &Tree, path: &[u8], shown: &Path) -> Result<Attrs> {
-    let read = || Attrs::read(&*tree.dir(path)?);
-    read().map_err(|error| store::Error::io("look at", shown, error).into())
 }

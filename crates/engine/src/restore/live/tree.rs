@@ -100,6 +100,14 @@ impl Tree {
         Ok(names)
     }
 
+    /// The names of stages in the directory at `path`. One that cannot be
+    /// listed is told of by whoever needs what is in it.
+    pub(super) fn stages(&self, path: &[u8]) -> Vec<Vec<u8>> {
+        let mut names = self.list(path).unwrap_or_default();
+        names.retain(|name| crate::ours::stage_id(name).is_some());
+        names
+    }
+
     /// All that can be said of what is at `path` without reading content.
     pub(super) fn entry(&self, path: &[u8], stat: &Stat) -> Result<Option<Entry>> {
         let Some(kind) = attributes::kind(stat) else { return Ok(None) };
