@@ -154,7 +154,7 @@ pub(crate) fn plan_only(
 
 fn refuse_others(plan: &LivePlan, host: &Host<'_>) -> Result<()> {
     let ours = journal::dir(host.data_dir);
-    stages::refuse_others(&plan.terms, &plan.stages, &|journal| journal.parent() == Some(ours.as_path()))
+    stages::refuse_others(&plan.terms, &plan.stages, &host.id, &|journal| journal.parent() == Some(ours.as_path()))
 }
 
 /// Locks the app, ends what a crash interrupted, removes what is kept no
@@ -195,7 +195,9 @@ impl Prepared<'_> {
         refuse_others(&self.plan, &self.host)?;
         let mut run = Run::begin(&self.host, self.header()?, Some(&self.plan.known), consent.force)?;
         let watch = Watch { monitor: &tally, ..watch };
-        let filled = match run.fill(&self.archive, &self.request, watch) {
+        // Two restores of overlapping roots that began together see each other by their stages.
+        let made = run.make_stages().and_then(|()| refuse_others(&self.plan, &self.host));
+        let filled = match made.and_then(|()| run.fill(&self.archive, &self.request, watch)) {
             Ok(filled) => filled,
             Err(error) => return Err(run.abandon(error, &self.archive)),
         };

@@ -81,11 +81,16 @@ impl<'a> Run<'a> {
         self.journal.story.header.id.clone()
     }
 
+    /// Makes the stages, empty.
+    pub(super) fn make_stages(&mut self) -> Result<()> {
+        let header = &self.journal.story.header;
+        self.stages = Some(Stages::create(&header.terms, &header.id, self.journal.path())?);
+        Ok(())
+    }
+
     /// Stages and verifies everything in one pass.
     pub(super) fn fill(&mut self, archive: &Archive, request: &LiveRequest, watch: Watch<'_>) -> Result<Filled> {
-        let header = &self.journal.story.header;
-        let terms = &header.terms;
-        self.stages = Some(Stages::create(terms, &header.id, self.journal.path())?);
+        let terms = &self.journal.story.header.terms;
         let open = |place: &super::terms::Place| {
             let path = place.stage.as_path().join(SWAP);
             let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::CLOEXEC;

@@ -202,8 +202,8 @@ fn exchange(dir: &OwnedFd) -> rustix::io::Result<()> {
 
 /// Refuses to touch the roots of `terms` while another restore, known to
 /// another data directory or under way, has a stage at or above one of them.
-/// `below` are the stages that were found in them.
-pub(super) fn refuse_others(terms: &Terms, below: &[PathBuf], ours: &dyn Fn(&Path) -> bool) -> Result<()> {
+/// `below` are the stages that were found in them; those of the restore `own` do not count.
+pub(super) fn refuse_others(terms: &Terms, below: &[PathBuf], own: &str, ours: &dyn Fn(&Path) -> bool) -> Result<()> {
     for root in &terms.roots {
         let root = root.path.as_path();
         for dir in root.ancestors().skip(1) {
@@ -215,7 +215,7 @@ pub(super) fn refuse_others(terms: &Terms, below: &[PathBuf], ours: &dyn Fn(&Pat
                 let name = name.as_encoded_bytes();
                 // One in the directory itself is of a root, or another file system, that the directory is.
                 let is_meant = name.starts_with(&beside) || name.starts_with(STAGE_PREFIX.as_bytes());
-                if is_meant && stage_id(name).is_some() {
+                if is_meant && stage_id(name).is_some_and(|id| id != own) {
                     refuse_other(&entry.path(), ours)?;
                 }
             }
@@ -273,7 +273,7 @@ mod tests {
         assert_eq!(stage.metadata().unwrap().permissions().mode() & 0o7777, 0o700);
         assert!(can_exchange(stage).unwrap());
         assert_eq!(std::fs::read_dir(stage).unwrap().count(), 3, "nothing is left of the try");
-        let refused = || refuse_others(&terms, &[], &|_| false).map_err(|error| (error.kind(), error.to_string()));
+        let refused = || refuse_others(&terms, &[], "another", &|_| false).map_err(|error| (error.kind(), error.to_string()));
         assert_eq!(refused().unwrap_err().0, ErrorKind::Locked);
         stages.point("x", &journal, true).unwrap();
         refused().unwrap();
