@@ -65,12 +65,12 @@ impl App<'_> {
         let (app, roots) = crate::backup::subject(request);
         let is_configured = self.config.as_ref().is_some_and(|config| config.apps.contains_key(&app));
         let key = lock::key(&app, if is_configured { &[] } else { &roots });
-        let _lock = match lock::take(&self.data_dir, &key) {
+        let recovered = live::before_a_run(&self.host(), &roots, None, watch)?;
+        let _lock = match lock::share(&self.data_dir, &key) {
             Err(error) if error.kind() == ErrorKind::Locked => return Err(error),
             // Who cannot write there has no restore of his own to keep out.
             lock => lock.ok(),
         };
-        let recovered = live::before_a_run(&self.host(), &roots, Some(&key), watch)?;
         let mut report = crate::backup::backup(self.clock, request, watch)?;
         report.recovered = recovered;
         Ok(report)

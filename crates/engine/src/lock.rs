@@ -1,5 +1,5 @@
-//! One run at a time for each app: restores, backups and drills of an app keep
-//! each other out by a lock on a file, which the system releases whatever
+//! One run at a time for each app: a restore keeps out every other run of its
+//! app, backups only restores, by a lock on a file, which the system releases whatever
 //! becomes of the run.
 
 use std::fs::{File, OpenOptions};
@@ -32,22 +32,38 @@ pub(crate) fn key(app: &str, roots: &[PathBuf]) -> String {
     format!("{name}-{}", &Sha256::of(&whole).to_string()[..8])
 }
 
-/// Takes the lock `key` below `data_dir`.
+/// Takes the lock `key` below `data_dir`, for a run that nothing else may run beside.
 ///
 /// # Errors
 /// [`ErrorKind::Locked`] while another run has it.
 pub(crate) fn take(data_dir: &Path, key: &str) -> Result<Lock> {
+    lock(data_dir, key, File::try_lock)
+}
+
+/// As [`take`], for a run that others of its kind may run beside: a backup.
+///
+/// # Errors
+/// As [`take`].
+pub(crate) fn share(data_dir: &Path, key: &str) -> Result<Lock> {
+    lock(data_dir, key, File::try_lock_shared)
+}
+
+fn lock(
+    data_dir: &Path,
+    key: &str,
+    lock: impl Fn(&File) -> std::result::Result<(), std::fs::TryLockError>,
+) -> Result<Lock> {
     let dir = data_dir.join("lock");
     make_private_dir(&dir)?;
     let path = dir.join(key);
     let mut options = OpenOptions::new();
     options.read(true).write(true).create(true).truncate(false).mode(0o600);
     let file = options.open(&path).map_err(|error| Error::from(store::Error::io("open", &path, error)))?;
-    match file.try_lock() {
+    match lock(&file) {
         Ok(()) => Ok(Lock { _file: file }),
         Err(std::fs::TryLockError::WouldBlock) => Err(Error::new(
             ErrorKind::Locked,
-            format!("another run of the same app is going on ({} is locked)", path.display()),
+            format!("another run works on the same files ({} is locked)", path.display()),
         )
         .state("nothing was begun")
         .next("wait until it has ended, then run the same command again")),
@@ -81,7 +97,11 @@ mod tests {
         let key = key("web", &[]);
         let first = take(dir.path(), &key).unwrap();
         assert_eq!(take(dir.path(), &key).unwrap_err().kind(), ErrorKind::Locked);
+        assert_eq!(share(dir.path(), &key).unwrap_err().kind(), ErrorKind::Locked);
         drop(first);
+        let backups = [share(dir.path(), &key).unwrap(), share(dir.path(), &key).unwrap()];
+        assert_eq!(take(dir.path(), &key).unwrap_err().kind(), ErrorKind::Locked);
+        drop(backups);
         take(dir.path(), &key).unwrap();
     }
 

@@ -262,13 +262,13 @@ no manifest: a tar that Lifeboat did not write; it has no sums
 #[test]
 fn code_2_is_wrong_usage() {
     let env = with_archive();
-    let said = env.lifeboat(["restore", "app.tar.zst"]).code(2);
+    let said = env.lifeboat(["restore", "app.tar.zst", "--only", "db"]).code(2);
     assert_eq!(
         said.normal_stderr(),
         "\
-error[E200]: this version restores beside the live state and needs --to DIR
-  what happened: nothing was restored; the target is as it was
-  do this: lifeboat restore app.tar.zst --to DIR
+error[E200]: --only db: the snapshot has no source of that name
+  what happened: nothing was written, and nothing was stopped
+  do this: its sources are: app
 "
     );
     let said = env.lifeboat(["backup", "app", "--compression", "rar"]).code(2);

@@ -181,14 +181,20 @@ fn clear_dir(tree: &Tree, path: &[u8], is_kept: &dyn Fn(u64) -> bool) -> rustix:
     Ok(is_empty)
 }
 
-/// Removes what is kept no longer of restores that touch `roots`.
-pub(super) fn remove_due(host: &Host<'_>, roots: &[PathBuf], watch: Watch<'_>) -> Result<()> {
+/// Removes what is kept no longer of restores that touch `roots`; the lock
+/// `held` is held already. What another run works on is left to the next time.
+pub(super) fn remove_due(host: &Host<'_>, roots: &[PathBuf], held: Option<&str>, watch: Watch<'_>) -> Result<()> {
     let now = host.clock.timestamp();
     for (path, story) in stories(host.data_dir)? {
         let is_due = story.kept_until.is_some_and(|until| until <= now);
         let is_meant = roots.iter().any(|root| touches(&story.header.terms, root));
         // As long as the new state does not do well, the old one may be needed.
-        if is_due && is_meant && is_healthy_now(&story.header.health, watch.cancel) {
+        if !is_due || !is_meant || !is_healthy_now(&story.header.health, watch.cancel) {
+            continue;
+        }
+        let is_held = held == Some(story.header.lock.as_str());
+        let lock = if is_held { None } else { lock::take(host.data_dir, &story.header.lock).ok() };
+        if is_held || lock.is_some() {
             Stages::remove(&story.header.terms)?;
             Journal::open(&path)?.remove()?;
         }

@@ -120,7 +120,7 @@ pub(crate) fn before_a_run(
     watch: Watch<'_>,
 ) -> Result<Vec<Recovered>> {
     let recovered = end_waiting(host, roots, held, watch)?;
-    kept::remove_due(host, roots, watch)?;
+    kept::remove_due(host, roots, held, watch)?;
     Ok(recovered)
 }
 

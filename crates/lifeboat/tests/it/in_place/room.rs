@@ -169,7 +169,7 @@ fn a_second_restore_at_the_same_time_is_kept_out() {
     let before = live.all();
     let said = live.restore(&[]).code(11);
     assert!(
-        said.stderr.contains("another run of the same app") && said.stderr.contains("nothing was begun"),
+        said.stderr.contains("another run works on the same files") && said.stderr.contains("nothing was begun"),
         "{}",
         said.stderr
     );
