@@ -276,6 +276,7 @@ pub(super) fn decide(decision: Decision, id: Option<&str>, surface: Surface<'_>)
 pub(super) fn undo(id: Option<&str>, force: bool, surface: Surface<'_>) -> Result<u8> {
     let console = surface.console;
     let undo = surface.app.undo_restore(id, surface.watch())?;
+    recovered(&undo.recovered, surface);
     let mut consent = Consent { agreed: false, force, unauthenticated: true };
     if !force && console.can_ask() {
         console.line(format_args!("It would put back {}", status::kept_line(&undo.kept)));

@@ -53,7 +53,7 @@ pub(super) enum Phase {
     Staged,
     /// The steps are done.
     Swapping,
-    /// The steps are undone, after the new state had started.
+    /// The new state had run and is being put aside, to be kept: the steps are undone.
     Returning,
     /// All steps are done; services start.
     Started,
@@ -86,8 +86,6 @@ enum Line {
     Step(Step),
     Dir(DirChange),
     Replaced(Replaced),
-    /// Whether a rollback keeps the new state, which had run.
-    KeepsNew(bool),
     Phase {
         phase: Phase,
         at: Timestamp,
@@ -109,7 +107,6 @@ pub(super) struct Story {
     pub(super) steps: Vec<Step>,
     pub(super) dirs: Vec<DirChange>,
     pub(super) replaced: Replaced,
-    pub(super) keeps_new: bool,
     pub(super) kept_until: Option<Timestamp>,
 }
 
@@ -215,14 +212,6 @@ impl Journal {
         Ok(())
     }
 
-    /// Notes that a new state which had started is taken back: from here on
-    /// nobody may take it for whole.
-    pub(super) fn returning(&mut self, keeps_new: bool, at: Timestamp) -> Result<()> {
-        self.append(&[Line::KeepsNew(keeps_new), Line::Phase { phase: Phase::Returning, at }])?;
-        (self.story.phase, self.story.since, self.story.keeps_new) = (Phase::Returning, at, keeps_new);
-        Ok(())
-    }
-
     /// Notes until when what was replaced is kept.
     pub(super) fn keep_until(&mut self, until: Option<Timestamp>) -> Result<()> {
         self.append(&[Line::Kept { until }])?;
@@ -246,7 +235,6 @@ impl Story {
             steps: Vec::new(),
             dirs: Vec::new(),
             replaced: Replaced::default(),
-            keeps_new: false,
             kept_until: None,
         }
     }
@@ -297,7 +285,6 @@ impl Story {
             Line::Step(step) => self.steps.push(step),
             Line::Dir(dir) => self.dirs.push(dir),
             Line::Replaced(replaced) => self.replaced = replaced,
-            Line::KeepsNew(keeps_new) => self.keeps_new = keeps_new,
             Line::Phase { phase, at } => {
                 (self.phase, self.since) = (phase, at);
             }

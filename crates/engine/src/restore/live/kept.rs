@@ -14,7 +14,7 @@ use super::stages::Stages;
 use super::step::{Side, Sides, Step};
 use super::target::touches;
 use super::tree::{Tree, is_dir};
-use super::{Consent, Host, LiveReport, no_such};
+use super::{Consent, Host, LiveReport, Recovered, no_such};
 use crate::config::Keep;
 use crate::health::is_healthy_now;
 use crate::lock::{self, Lock};
@@ -108,7 +108,12 @@ fn until(keep: Keep, now: Timestamp) -> Option<Timestamp> {
 
 /// The old state stands again. Only what `--rollback` takes back after it had
 /// run is kept.
-pub(super) fn after_rollback(journal: &mut Journal, host: &Host<'_>, stages: Option<&mut Stages>) -> Result<()> {
+pub(super) fn after_rollback(
+    journal: &mut Journal,
+    host: &Host<'_>,
+    keep_new: bool,
+    stages: Option<&mut Stages>,
+) -> Result<()> {
     let header = &journal.story.header;
     if let Some(older) = header.undo_of.clone() {
         // Its stage is that of the older restore, which keeps it.
@@ -119,7 +124,7 @@ pub(super) fn after_rollback(journal: &mut Journal, host: &Host<'_>, stages: Opt
         Stages::restore_times(&header.terms);
         return journal.remove();
     }
-    if journal.story.keeps_new {
+    if keep_new {
         let now = host.clock.timestamp();
         let kept = until(header.keep, now);
         journal.enter(Phase::Returned, now)?;
@@ -239,6 +244,8 @@ pub struct Undo<'a> {
     pub kept: Kept,
     /// Services that would be stopped and started.
     pub services: Vec<String>,
+    /// What a crash had interrupted, and how that was ended before.
+    pub recovered: Vec<Recovered>,
     host: Host<'a>,
     story: Story,
     lock: Lock,
@@ -247,17 +254,11 @@ pub struct Undo<'a> {
 /// Prepares to put back what the restore `id` replaced.
 pub(crate) fn undo<'a>(host: Host<'a>, id: Option<&str>, watch: Watch<'_>) -> Result<Undo<'a>> {
     let (_, story) = find(host.data_dir, id)?;
-    if story.phase == Phase::Returned {
-        let folders: Vec<String> = Kept::of(&story).folders;
-        return Err(Error::new(ErrorKind::Usage, format!("the restore {} was rolled back already", story.header.id))
-            .state("nothing was changed")
-            .next(format!("the new state that was taken back is in {}", folders.join(", "))));
-    }
     let lock = lock::take(host.data_dir, &story.header.lock)?;
     let roots: Vec<PathBuf> = story.header.terms.roots.iter().map(|root| root.path.as_path().to_owned()).collect();
-    super::recover::end_waiting(&host, &roots, Some(&story.header.lock), watch)?;
+    let recovered = super::recover::end_waiting(&host, &roots, Some(&story.header.lock), watch)?;
     let services = story.header.services.iter().map(|service| service.name.clone()).collect();
-    Ok(Undo { kept: Kept::of(&story), services, host, story, lock })
+    Ok(Undo { kept: Kept::of(&story), services, recovered, host, story, lock })
 }
 
 impl Undo<'_> {

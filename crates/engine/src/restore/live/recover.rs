@@ -26,7 +26,7 @@ pub struct Waiting {
     pub roots: Vec<String>,
     /// When it began.
     pub began: Option<Timestamp>,
-    /// How far it was: `filling`, `staged`, `swapping`, `started` or `returning`.
+    /// How far it was: `filling`, `staged`, `swapping`, `returning` or `started`.
     pub phase: &'static str,
     /// Whether a run goes on with it just now.
     pub is_running: bool,
@@ -172,12 +172,17 @@ fn end_one(host: &Host<'_>, path: &Path, watch: Watch<'_>) -> Result<Recovered> 
     let story = run.journal.story.clone();
     run.take_stages()?;
     if story.phase < Phase::Started {
-        let error = run.roll_back(None, false);
+        let error = run.roll_back(None, story.phase == Phase::Returning);
         return if error.kind() == ErrorKind::RolledBack { Ok(told(&story, false)) } else { Err(error) };
     }
-    match run.forward(watch.cancel) {
-        Ok(()) => run.commit().map(|()| told(&story, true)),
-        Err(error) => Err(not_healthy(&error, &story, host)),
+    finish(&mut run, &story, host, watch)
+}
+
+/// Lets a new state that has run stand, if it is healthy. It is not put back unasked.
+fn finish(run: &mut Run<'_>, story: &Story, host: &Host<'_>, watch: Watch<'_>) -> Result<Recovered> {
+    match run.resume(watch.cancel) {
+        Ok(()) => run.commit().map(|()| told(story, true)),
+        Err(error) => Err(not_healthy(&error, story, host)),
     }
 }
 
@@ -213,7 +218,7 @@ pub(crate) fn decide(host: &Host<'_>, decision: Decision, id: Option<&str>, watc
         Decision::Commit => run.commit().map(|()| told(story, true)),
         Decision::Rollback => {
             // The new state may hold data by now: it is kept as what was replaced is.
-            let error = run.roll_back(None, story.phase == Phase::Started);
+            let error = run.roll_back(None, story.phase >= Phase::Returning);
             if error.kind() == ErrorKind::RolledBack { Ok(told(story, false)) } else { Err(error) }
         }
         Decision::Resume if story.phase == Phase::Filling => {
@@ -221,13 +226,9 @@ pub(crate) fn decide(host: &Host<'_>, decision: Decision, id: Option<&str>, watc
                 .state("nothing live was touched")
                 .next("run `lifeboat recover`, then restore again"))
         }
-        Decision::Resume if story.phase == Phase::Returning => {
-            Err(Error::new(ErrorKind::Usage, "it is being rolled back")
-                .state("nothing was changed")
-                .next("run `lifeboat recover`, which finishes that; then restore again"))
-        }
+        Decision::Resume if story.phase >= Phase::Returning => finish(&mut run, story, host, watch),
         Decision::Resume => {
-            let done = run.forward(watch.cancel);
+            let done = run.resume(watch.cancel);
             run.end(done).map(|()| told(story, true))
         }
     }

@@ -4,7 +4,7 @@
 use std::collections::HashSet;
 
 use super::build::{At, Builder, Built};
-use super::journal::Story;
+use super::journal::{Phase, Story};
 use super::name::{Name, below};
 use super::step::{DirChange, Side, Spot, Step};
 use super::attrs::attrs;
@@ -14,13 +14,15 @@ use crate::{Error, ErrorKind, Result};
 impl Builder<'_> {
     /// Makes the list from the journal of the restore.
     pub(super) fn build_reverse(mut self, old: &Story) -> Result<Built> {
+        let taken_back = (old.phase == Phase::Returned).then(|| of_rollback(old));
+        let (steps, dirs) = taken_back.as_ref().map_or((&old.steps, &old.dirs), |(steps, dirs)| (steps, dirs));
         // First in the list, these are settled last: what they had before counts, not what carrying left of it.
-        for dir in &old.dirs {
+        for dir in dirs {
             self.change_back(dir)?;
         }
         // Paths that an earlier step of this list makes free.
         let mut freed: HashSet<(usize, Name)> = HashSet::new();
-        for step in old.steps.iter().rev() {
+        for step in steps.iter().rev() {
             match step {
                 Step::Exchange { place, staged, live, old, .. } => self.give_back(*place, staged, live, *old, false)?,
                 Step::Move { place, from, to, inode } => match (from.side, to.side) {
@@ -28,7 +30,7 @@ impl Builder<'_> {
                         self.take_away(*place, &to.path, from)?;
                         freed.insert((*place, to.path.clone()));
                     }
-                    (Side::Live, Side::Removed) => {
+                    (Side::Live, side) if side == Side::Removed || taken_back.is_some() => {
                         let is_free = freed.contains(&(*place, from.path.clone()));
                         self.give_back(*place, to, &from.path, *inode, is_free)?;
                     }
@@ -73,7 +75,7 @@ impl Builder<'_> {
         Ok(())
     }
 
-    /// What the restore had added goes, to where it was staged.
+    /// What the restore had added goes, to where it can be given back from.
     fn take_away(&mut self, place: usize, live: &Name, home: &Spot) -> Result<()> {
         let failed = |error| Error::from(lifeboat_store::Error::io("look at", &self.sides.path(place, home), error));
         let Some(now) = self.sides.live(place).stat(&live.0).map_err(failed)? else { return Ok(()) };
@@ -81,7 +83,8 @@ impl Builder<'_> {
         self.note_replaced(At { number, inner: &inner, place, path: &live.0 }, &now, false)?;
         let taken = self.sides.staged(place, home.side).map(|tree| tree.stat(&home.path.0));
         let is_taken = taken.transpose().map_err(failed)?.flatten().is_some();
-        let to = if is_taken { super::build::aside(&[&live.0, &b"-undo"[..]].concat()) } else { home.clone() };
+        // In the place where it was staged it could not be told from what is carried over with its directory.
+        let to = if is_taken || home.side == Side::Swap { super::build::aside(&[&live.0, &b"-undo"[..]].concat()) } else { home.clone() };
         self.make_home(place, &to)?;
         let from = Spot::new(Side::Live, &live.0);
         self.built.steps.push(Step::Move { place, from, to, inode: now.st_ino });
@@ -90,7 +93,6 @@ impl Builder<'_> {
 
     /// A directory that stayed gets back the attributes that it had.
     fn change_back(&mut self, dir: &DirChange) -> Result<()> {
-        let Some(backward) = dir.backward.clone() else { return Ok(()) };
         let shown = self.terms.places[dir.place].live(&dir.path.0);
         let tree = self.sides.live(dir.place);
         let stat = tree.stat(&dir.path.0).map_err(|error| lifeboat_store::Error::io("look at", &shown, error))?;
@@ -100,7 +102,7 @@ impl Builder<'_> {
             None => None,
         };
         let (place, path, inode) = (dir.place, dir.path.clone(), dir.inode);
-        self.built.dirs.push(DirChange { place, path, inode, forward: Some(backward), backward: now });
+        self.built.dirs.push(DirChange { place, path, inode, forward: dir.backward.clone(), backward: now });
         Ok(())
     }
 
@@ -111,4 +113,20 @@ impl Builder<'_> {
         let of = |(number, root): (usize, &super::terms::Root)| Some((number, below(live, &root.path.0)?.to_vec()));
         self.terms.roots.iter().enumerate().find_map(of).unwrap_or_default()
     }
+}
+
+/// What the rollback of a restore did, as if it were a restore itself. Without
+/// what was carried over: that goes with its directory again.
+fn of_rollback(old: &Story) -> (Vec<Step>, Vec<DirChange>) {
+    let is_carried = |step: &Step| match step {
+        Step::Move { from, to, .. } => (from.side, to.side) == (Side::Live, Side::Swap),
+        Step::Exchange { .. } => false,
+    };
+    let turned = |step: Step| match step {
+        Step::Exchange { place, staged, live, new, old } => Step::Exchange { place, staged, live, new: old, old: new },
+        Step::Move { place, from, to, inode } => Step::Move { place, from: to, to: from, inode },
+    };
+    let steps = old.steps.iter().rev().filter(|step| !is_carried(step)).cloned().map(turned).collect();
+    let dirs = old.dirs.iter().cloned().map(|dir| DirChange { forward: dir.backward, backward: dir.forward, ..dir });
+    (steps, dirs.collect())
 }

@@ -157,13 +157,21 @@ impl<'a> Run<'a> {
             self.journal.swapping(built.steps, built.dirs, built.replaced, at)?;
             self.appeared = built.appeared;
         }
-        if self.journal.story.phase == Phase::Swapping {
+        if matches!(self.journal.story.phase, Phase::Swapping | Phase::Returning) {
             self.swap(cancel)?;
             self.journal.enter(Phase::Started, self.host.clock.timestamp())?;
         }
         self.start(cancel)?;
         self.reload(cancel)?;
         wait_until_healthy(&self.journal.story.header.health, cancel)
+    }
+
+    /// Goes forward from where a crash or a failed rollback left it.
+    pub(super) fn resume(&mut self, cancel: &Cancel) -> Result<()> {
+        if self.journal.story.has_swapped() && self.journal.story.phase < Phase::Started {
+            self.stop_again(cancel).map_err(|failures| Error::new(ErrorKind::Failed, failures.join("; ")))?;
+        }
+        self.forward(cancel)
     }
 
     /// Commits what is done, or rolls it back.
@@ -191,6 +199,22 @@ impl<'a> Run<'a> {
             }
         }
         Ok(())
+    }
+
+    /// Stops what may have been started since the steps began.
+    fn stop_again(&self, cancel: &Cancel) -> std::result::Result<(), Vec<String>> {
+        let story = &self.journal.story;
+        let mut failures = Vec::new();
+        for FoundService { service, found } in &story.services {
+            // One that cannot be asked is stopped, as long as nothing was started: stopping it twice may fail.
+            if story.phase == Phase::Started || *found != Found::Unknown {
+                failures.extend(service.stop(Some(cancel)).err().map(|error| error.to_string()));
+            }
+        }
+        if failures.is_empty() && !story.services.is_empty() {
+            failures.extend(make_file(&pending(self.host.data_dir, &self.id())).err().map(|error| error.to_string()));
+        }
+        if failures.is_empty() { Ok(()) } else { Err(failures) }
     }
 
     /// The list of steps, when nobody uses any more what they replace.
@@ -299,33 +323,29 @@ impl<'a> Run<'a> {
         // A signal that came asks to stop the restore, not to leave it half undone.
         let cancel = Cancel::new();
         let mut failures = Vec::new();
-        let cancel = Some(&cancel);
-        if self.journal.story.phase >= Phase::Returning {
-            for FoundService { service, .. } in &self.journal.story.services {
-                failures.extend(service.stop(cancel).err().map(|error| error.to_string()));
-            }
+        if self.journal.story.has_swapped() {
+            self.stop_again(&cancel)?;
         }
-        if failures.is_empty() && self.journal.story.phase == Phase::Started {
-            let noted = self.journal.returning(keep_new, self.host.clock.timestamp());
-            failures.extend(noted.err().map(|error| error.to_string()));
+        if self.journal.story.phase == Phase::Started {
+            // Half undone it must never be taken for the new state: a crash from here on is rolled back.
+            let phase = if keep_new { Phase::Returning } else { Phase::Swapping };
+            self.journal.enter(phase, self.host.clock.timestamp()).map_err(|error| vec![error.to_string()])?;
         }
-        if failures.is_empty() {
-            self.undo(&mut failures);
-        }
+        self.undo(&mut failures);
         if !failures.is_empty() {
             return Err(failures);
         }
         remove_file(&pending(self.host.data_dir, &self.id()));
         for FoundService { service, found } in self.journal.story.services.iter().rev() {
             if *found != Found::Stopped {
-                failures.extend(service.start(cancel).err().map(|error| error.to_string()));
+                failures.extend(service.start(Some(&cancel)).err().map(|error| error.to_string()));
             }
         }
         if !failures.is_empty() {
             return Err(failures);
         }
         self.release();
-        let ended = kept::after_rollback(&mut self.journal, self.host, self.stages.as_mut());
+        let ended = kept::after_rollback(&mut self.journal, self.host, keep_new, self.stages.as_mut());
         ended.map_err(|error| vec![error.to_string()])
     }
 
