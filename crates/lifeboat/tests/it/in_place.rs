@@ -9,10 +9,12 @@ use lifeboat_store::testing::{can_run, is_root, skip};
 use crate::env::{Run, TestEnv};
 use crate::fidelity::{Tree, assert_same, snapshot};
 
+mod kept;
 mod model;
 mod plan;
 mod power;
 mod room;
+mod services;
 mod swaps;
 mod sweep;
 mod users;
