@@ -84,7 +84,11 @@ impl Builder<'_> {
         let taken = self.sides.staged(place, home.side).map(|tree| tree.stat(&home.path.0));
         let is_taken = taken.transpose().map_err(failed)?.flatten().is_some();
         // In the place where it was staged it could not be told from what is carried over with its directory.
-        let to = if is_taken || home.side == Side::Swap { super::build::aside(&[&live.0, &b"-undo"[..]].concat()) } else { home.clone() };
+        let to = if is_taken || home.side == Side::Swap {
+            super::build::aside(&[&live.0, &b"-undo"[..]].concat())
+        } else {
+            home.clone()
+        };
         self.make_home(place, &to)?;
         let from = Spot::new(Side::Live, &live.0);
         self.built.steps.push(Step::Move { place, from, to, inode: now.st_ino });

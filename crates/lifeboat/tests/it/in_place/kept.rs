@@ -65,7 +65,10 @@ fn what_was_replaced_is_kept_and_listed() {
     assert_eq!(kept["folders"], serde_json::json!([folder]));
     let text = live.env.lifeboat(["status"]).ok().stdout;
     let (roots, folder) = (live.path("app"), folder.display());
-    assert!(text.starts_with("replaced: ") && text.contains(&format!("of {} (26 B), kept until ", roots.display())), "{text}");
+    assert!(
+        text.starts_with("replaced: ") && text.contains(&format!("of {} (26 B), kept until ", roots.display())),
+        "{text}"
+    );
     assert!(text.contains(&format!(", restore {}\n  in {folder}\n", &id[..8])), "{text}");
 }
 
@@ -108,7 +111,8 @@ fn one_of_several_is_named_by_the_beginning_of_its_id() {
     }
     assert_same(&before, &live.all(), "nobody was meant");
     live.env.lifeboat(["restore", "--keep", &ids[0][..6]]).ok();
-    let untils: Vec<bool> = status(&live.env, 0)["kept"].as_array().unwrap().iter().map(|k| k["until"].is_null()).collect();
+    let untils: Vec<bool> =
+        status(&live.env, 0)["kept"].as_array().unwrap().iter().map(|k| k["until"].is_null()).collect();
     assert_eq!(untils, [true, false, false]);
     live.env.lifeboat(["restore", "--discard", &ids[1][..6]]).ok();
     assert_eq!(kept(&live.env), [ids[0].clone(), ids[2].clone()]);
@@ -175,7 +179,8 @@ fn undo_works_also_after_the_application_has_gone_on() {
             let name = String::from_utf8_lossy(path);
             let got = now.get(path).unwrap_or_else(|| panic!("{mode}: {name} is missing"));
             // A directory keeps what was added to it, and so its time.
-            let is_same = (node.kind, node.mode, &node.content, &node.target) == (got.kind, got.mode, &got.content, &got.target);
+            let is_same =
+                (node.kind, node.mode, &node.content, &node.target) == (got.kind, got.mode, &got.content, &got.target);
             assert!(is_same && (node.kind == "dir" || node.mtime == got.mtime), "{mode}: {name} is {got:?}");
         }
         live.env.lifeboat(["restore", "--undo", "--force"]).ok();
@@ -401,13 +406,18 @@ fn a_new_state_that_has_run_and_is_not_healthy_is_left_to_a_person() {
     let served = killed_when_started();
     let live = &served.live;
     let (id, new) = (served.id(), live.app());
-    for args in
-        [&["recover"][..], &["backup", "live/app", "-o", "now.tar.zst"], &["restore", "--resume"], &["restore", "app.tar.zst", "--force"]]
-    {
+    for args in [
+        &["recover"][..],
+        &["backup", "live/app", "-o", "now.tar.zst"],
+        &["restore", "--resume"],
+        &["restore", "app.tar.zst", "--force"],
+    ] {
         let said = live.env.lifeboat(args).code(21).stderr;
-        for expected in
-            [&format!("lifeboat restore --commit {id}"), &format!("lifeboat restore --rollback {id}"), "may hold new data"]
-        {
+        for expected in [
+            &format!("lifeboat restore --commit {id}"),
+            &format!("lifeboat restore --rollback {id}"),
+            "may hold new data",
+        ] {
             assert!(said.contains(expected), "{args:?}: {expected}: {said}");
         }
         live.assert_app(&new, &args.join(" "));
@@ -465,7 +475,8 @@ fn a_new_state_that_was_taken_back_can_be_put_back_by_undo() {
         let now = live.app();
         for (path, node) in &new {
             // A merge leaves directories the time at which something was added.
-            let is_same = now.get(path) == Some(node) || (mode == "merge" && node.kind == "dir" && now.contains_key(path));
+            let is_same =
+                now.get(path) == Some(node) || (mode == "merge" && node.kind == "dir" && now.contains_key(path));
             assert!(is_same, "{mode}, undone: {} is {:?}", String::from_utf8_lossy(path), now.get(path));
         }
         assert_eq!(now.len(), new.len(), "{mode}, undone");

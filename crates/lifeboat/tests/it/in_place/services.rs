@@ -193,9 +193,8 @@ fn a_health_command_that_never_succeeds_rolls_back_within_its_time() {
     served.assert_rolls_back("health check false did not come up within 500ms");
     assert!(began.elapsed() < Duration::from_secs(30), "{:?}", began.elapsed());
     let (forth, back) = ("start db, port = 80\nstart web, port = 80\n", "start db, port = 81\nstart web, port = 81\n");
-    let expected = format!(
-        "stop web, port = 81\nstop db, port = 81\n{forth}stop web, port = 80\nstop db, port = 80\n{back}"
-    );
+    let expected =
+        format!("stop web, port = 81\nstop db, port = 81\n{forth}stop web, port = 80\nstop db, port = 80\n{back}");
     assert_eq!(served.log(), expected);
 }
 
@@ -426,7 +425,8 @@ fn a_unit_stays_stopped_across_a_reboot_in_the_middle_of_a_restore() {
     let env = &unit.0.live.env;
     let kill = "inject=renameat2:signal=KILL:when=4";
     let lifeboat = env!("CARGO_BIN_EXE_lifeboat");
-    let args = ["-f", "-o", "trace", "-e", "trace=renameat2", "-e", kill, lifeboat, "restore", "app.tar.zst", "--force"];
+    let args =
+        ["-f", "-o", "trace", "-e", "trace=renameat2", "-e", kill, lifeboat, "restore", "app.tar.zst", "--force"];
     unit.with_systemd(env.program("strace", args)).code(137);
     assert!(!unit.0.runs("web.service"));
     assert_eq!(env.names("systemd/web.service.d").len(), 1);
