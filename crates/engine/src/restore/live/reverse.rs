@@ -3,11 +3,11 @@
 
 use std::collections::HashSet;
 
+use super::attrs::attrs;
 use super::build::{At, Builder, Built};
 use super::journal::{Phase, Story};
 use super::name::{Name, below};
 use super::step::{DirChange, Side, Spot, Step};
-use super::attrs::attrs;
 use super::tree::is_dir;
 use crate::{Error, ErrorKind, Result};
 

@@ -206,9 +206,14 @@ impl<'a> Run<'a> {
         let story = &self.journal.story;
         let mut failures = Vec::new();
         for FoundService { service, found } in &story.services {
-            // One that cannot be asked is stopped, as long as nothing was started: stopping it twice may fail.
-            if story.phase == Phase::Started || *found != Found::Unknown {
-                failures.extend(service.stop(Some(cancel)).err().map(|error| error.to_string()));
+            match found {
+                // It cannot be asked. Before the start it is stopped, and to stop it twice may fail; after it,
+                // nobody knows whether it came to be started, so that a failure says nothing.
+                Found::Unknown if story.phase == Phase::Started => service.stop(Some(cancel)).unwrap_or(()),
+                Found::Unknown => {}
+                Found::Running | Found::Stopped => {
+                    failures.extend(service.stop(Some(cancel)).err().map(|error| error.to_string()));
+                }
             }
         }
         if failures.is_empty() && !story.services.is_empty() {

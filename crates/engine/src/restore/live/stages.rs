@@ -273,7 +273,8 @@ mod tests {
         assert_eq!(stage.metadata().unwrap().permissions().mode() & 0o7777, 0o700);
         assert!(can_exchange(stage).unwrap());
         assert_eq!(std::fs::read_dir(stage).unwrap().count(), 3, "nothing is left of the try");
-        let refused = || refuse_others(&terms, &[], "another", &|_| false).map_err(|error| (error.kind(), error.to_string()));
+        let refused =
+            || refuse_others(&terms, &[], "another", &|_| false).map_err(|error| (error.kind(), error.to_string()));
         assert_eq!(refused().unwrap_err().0, ErrorKind::Locked);
         stages.point("x", &journal, true).unwrap();
         refused().unwrap();

@@ -2,10 +2,12 @@
 
 use std::os::unix::fs::MetadataExt as _;
 
+use lifeboat_store::testing::can_run;
 use rexpect::session::spawn_command;
 
 use super::{Live, application, change};
 use crate::env::TestEnv;
+use crate::faults::trace;
 use crate::fidelity::{assert_same, snapshot};
 
 /// Shows R1.
@@ -247,4 +249,28 @@ fn a_damaged_archive_ends_it_before_anything_live_is_touched() {
     );
     assert_same(&before, &live.all(), "a damaged archive");
     assert!(live.journals().is_empty());
+}
+
+/// Shows R10.
+#[test]
+fn the_number_of_syncs_does_not_depend_on_the_number_of_entries() {
+    const TEST: &str = "the_number_of_syncs_does_not_depend_on_the_number_of_entries";
+    if !can_run(TEST, &["strace"]) {
+        return;
+    }
+    let syncs = |files: usize| {
+        let write = |env: &TestEnv, text: &str| {
+            for number in 0..files {
+                env.write(format!("live/app/{}/{number}", number % 7), text);
+            }
+        };
+        let live = Live::new(|env| write(env, "backed up"));
+        write(&live.env, "changed");
+        live.traced(&["-e", "trace=fsync,fdatasync,syncfs,sync,sync_file_range"], &[]).ok();
+        let trace = trace(&live.env);
+        trace.lines().filter(|line| line.contains("sync") && line.contains("= 0")).count()
+    };
+    let few = syncs(20);
+    assert!(few >= 5, "{few}");
+    assert_eq!(syncs(1000), few);
 }
