@@ -18,7 +18,7 @@ use super::{Consent, Host, LiveReport, Recovered, no_such};
 use crate::config::Keep;
 use crate::health::is_healthy_now;
 use crate::lock::{self, Lock};
-use crate::report::{Problems, Watch};
+use crate::report::Watch;
 use crate::{Error, ErrorKind, Result};
 
 /// What was replaced by one restore.
@@ -287,23 +287,11 @@ impl Undo<'_> {
         run.end(done)?;
         let mut report = LiveReport {
             id: self.host.id.clone(),
-            is_nothing: false,
             app: old.app.clone(),
             roots: self.kept.roots.clone(),
-            files: 0,
-            bytes: 0,
-            steps: 0,
-            appeared: Vec::new(),
-            appeared_count: 0,
-            services: Vec::new(),
-            health_checks: 0,
-            pause: Duration::ZERO,
-            reload_warning: None,
-            kept: None,
-            paths: Vec::new(),
-            problems: Problems::default(),
             elapsed: began.elapsed(),
             archive,
+            ..LiveReport::default()
         };
         run.add_to(&mut report);
         drop(self.lock);

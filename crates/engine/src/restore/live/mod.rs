@@ -78,7 +78,7 @@ pub struct LiveRequest {
 }
 
 /// What a restore in place did.
-#[derive(Debug, Serialize)]
+#[derive(Debug, Default, Serialize)]
 pub struct LiveReport {
     /// The restore's id, for `--undo`, `--keep` and `--discard`.
     pub id: String,
@@ -242,18 +242,10 @@ impl Prepared<'_> {
             roots: self.plan.roots.iter().map(|root| root.root.clone()).collect(),
             files: self.plan.counts.files,
             bytes: self.plan.counts.bytes,
-            steps: 0,
-            appeared: Vec::new(),
-            appeared_count: 0,
-            services: Vec::new(),
-            health_checks: 0,
-            pause: Duration::ZERO,
-            reload_warning: None,
-            kept: None,
-            paths: Vec::new(),
             problems: tally.problems(),
             elapsed: began.elapsed(),
             archive: self.plan.archive.clone(),
+            ..LiveReport::default()
         }
     }
 }

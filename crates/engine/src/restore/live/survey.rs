@@ -261,7 +261,9 @@ impl<'a> Survey<'a> {
         let Some((place, at)) = self.plan.terms.roots[number].place(inner, &self.plan.terms.places) else {
             return Ok(false);
         };
-        self.needs[place].0 += if record.is_sparse() { 0 } else { record.size() };
+        let needed = if record.is_sparse() { 0 } else { record.size() };
+        // Sizes that an archive claims may add up to anything.
+        self.needs[place].0 = self.needs[place].0.saturating_add(needed);
         self.needs[place].1 += 1;
         if !is_selected {
             return Ok(false);
