@@ -92,11 +92,13 @@ impl Ground {
         let mut lines = Vec::new();
         let (files, mounts) = (self.holders.unseen(), self.others.unseen());
         let processes = |count| if count == 1 { "1 process".to_owned() } else { format!("{count} processes") };
+        let is_root = rustix::process::geteuid().is_root();
+        let why = if is_root { "even root may not look at" } else { "only root may look at" };
         if files > 0 {
-            lines.push(format!("the open files of {}, which only root may look at", processes(files)));
+            lines.push(format!("the open files of {}, which {why}", processes(files)));
         }
         if mounts > 0 {
-            lines.push(format!("the mounts of {}, which only root may look at", processes(mounts)));
+            lines.push(format!("the mounts of {}, which {why}", processes(mounts)));
         }
         lines
     }
