@@ -221,6 +221,8 @@ impl Journal {
 
     /// The restore is over and nothing of it is left.
     pub(super) fn remove(&self) -> Result<()> {
+        // Gone already, unless it could not be removed when the services were started.
+        std::fs::remove_file(self.path().with_extension("pending")).unwrap_or(());
         Ok(self.log.remove()?)
     }
 }

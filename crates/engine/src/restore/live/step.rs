@@ -342,7 +342,11 @@ impl Step {
     }
 
     fn failed(&self, sides: &Sides, doing: &str, error: Errno) -> Error {
-        Error::from(store::Error::io(doing, &sides.path(self.place(), &self.object()), error))
+        let failed = Error::from(store::Error::io(doing, &sides.path(self.place(), &self.object()), error));
+        match error {
+            Errno::XDEV => failed.next("this file system cannot move it: restore it beside with --to DIR"),
+            _ => failed,
+        }
     }
 
     fn unexpected(&self, sides: &Sides) -> Error {

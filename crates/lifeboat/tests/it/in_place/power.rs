@@ -52,9 +52,18 @@ impl Machine {
         env.run("mount", ["-o", "loop", "image", "live"]).ok();
     }
 
+    /// Mounted anew. As long as somebody still holds the old mount (a mount
+    /// namespace that another test made), the same dead one would come back.
     fn mount_again(&self) {
-        self.live.env.run("umount", ["-l", "live"]).ok();
-        self.live.env.run("mount", ["-o", "loop", "image", "live"]).ok();
+        for _ in 0..600 {
+            self.live.env.run("umount", ["-l", "live"]).ok();
+            self.live.env.run("mount", ["-o", "loop", "image", "live"]).ok();
+            if self.live.env.run("touch", ["live/alive"]).exit_code() == 0 {
+                return;
+            }
+            std::thread::sleep(Duration::from_millis(100));
+        }
+        panic!("a minute went by, and somebody still holds the old mount");
     }
 
     fn command(&self, arguments: &[&str]) -> crate::env::Cmd {
