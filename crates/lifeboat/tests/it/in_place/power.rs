@@ -1,6 +1,7 @@
 //! The power goes at a random moment: the file system is shut down under a
 //! restore, and mounted again as a machine that starts again would.
 
+use std::cell::Cell;
 use std::time::{Duration, Instant};
 
 use lifeboat_store::testing::{Random, can_run, is_root, skip, sweep};
@@ -20,6 +21,9 @@ struct Machine {
     live: Live,
     /// Journals may lie on the same file system or on another.
     data_dir: std::path::PathBuf,
+    /// A new image for every start: as long as another test's mount namespace
+    /// holds an old mount, the same image would come with all that it remembers.
+    starts: Cell<usize>,
 }
 
 impl Machine {
@@ -38,32 +42,42 @@ impl Machine {
         for number in (0..60).step_by(2) {
             env.write(format!("live/app/many/{number}"), "changed");
         }
+        env.run("sync", ["-f", "live"]).ok();
         env.run("umount", ["live"]).ok();
         env.run("cp", ["--sparse=always", "image", "pristine"]).ok();
         let data_dir = if journal_inside { env.path("live/lifeboat") } else { env.data_dir() };
-        Self { live: Live { env }, data_dir }
+        Self { live: Live { env }, data_dir, starts: Cell::new(0) }
+    }
+
+    fn image(&self) -> String {
+        format!("image-{}", self.starts.get())
     }
 
     /// As it was before the restore, mounted.
     fn start(&self) {
         let env = &self.live.env;
-        env.run("cp", ["--sparse=always", "pristine", "image"]).ok();
+        self.starts.set(self.starts.get() + 1);
+        env.run("cp", ["--sparse=always", "pristine", &self.image()]).ok();
         std::fs::remove_dir_all(env.data_dir()).unwrap_or(());
-        env.run("mount", ["-o", "loop", "image", "live"]).ok();
+        env.run("mount", ["-o", "loop", &self.image(), "live"]).ok();
     }
 
-    /// Mounted anew. As long as somebody still holds the old mount (a mount
-    /// namespace that another test made), the same dead one would come back.
+    /// Mounted anew, which the same dead file system is not.
     fn mount_again(&self) {
         for _ in 0..600 {
             self.live.env.run("umount", ["-l", "live"]).ok();
-            self.live.env.run("mount", ["-o", "loop", "image", "live"]).ok();
+            self.live.env.run("mount", ["-o", "loop", &self.image(), "live"]).ok();
             if self.live.env.run("touch", ["live/alive"]).exit_code() == 0 {
                 return;
             }
             std::thread::sleep(Duration::from_millis(100));
         }
         panic!("a minute went by, and somebody still holds the old mount");
+    }
+
+    fn stop(&self) {
+        self.live.env.run("umount", ["-l", "live"]).ok();
+        std::fs::remove_file(self.live.env.path(self.image())).unwrap();
     }
 
     fn command(&self, arguments: &[&str]) -> crate::env::Cmd {
@@ -104,7 +118,7 @@ fn after_a_power_cut_at_any_moment_everything_is_wholly_old_or_wholly_new() {
         machine.command(&RESTORE).run().ok();
         let duration = began.elapsed();
         let new = machine.app();
-        machine.live.env.run("umount", ["live"]).ok();
+        machine.stop();
         for number in cases.iter().filter(|number| (**number % 2 == 0) == journal_inside) {
             let moment = duration.mul_f64((*number as f64 + 0.5) / 50.0 * 1.1);
             let is_new = cut(&machine, moment, &old, &new);
@@ -132,6 +146,6 @@ fn cut(machine: &Machine, moment: Duration, old: &Tree, new: &Tree) -> bool {
     let is_new = now == *new;
     // Who was told that it succeeded can rely on it.
     assert!(is_new || code != 0, "{what}: success, and old");
-    machine.live.env.run("umount", ["-l", "live"]).ok();
+    machine.stop();
     is_new
 }
