@@ -1,9 +1,9 @@
-//! Opening below a directory handle and never through a symbolic link, so
+//! Opening and moving below a directory handle and never through a symbolic link, so
 //! that nobody who changes the tree meanwhile can lead us elsewhere.
 
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 
-use rustix::fs::{Mode, OFlags, ResolveFlags};
+use rustix::fs::{AtFlags, Mode, OFlags, RenameFlags, ResolveFlags};
 use rustix::io::{Errno, Result};
 
 /// What one system call takes, less its final NUL.
@@ -47,6 +47,19 @@ fn component_wise(dir: BorrowedFd<'_>, path: &[u8], flags: OFlags) -> Result<Own
         at = Some(rustix::fs::openat(from, component, flags, Mode::empty())?);
     }
     rustix::fs::openat(at.as_ref().map_or(dir, AsFd::as_fd), name, flags | OFlags::NOFOLLOW, Mode::empty())
+}
+
+/// Moves `name` in one open directory to `new_name` in another, where nothing has that name.
+pub(crate) fn move_new(from: &OwnedFd, name: &[u8], to: &OwnedFd, new_name: &[u8]) -> Result<()> {
+    match rustix::fs::renameat_with(from, name, to, new_name, RenameFlags::NOREPLACE) {
+        // A file system without exclusive renames.
+        Err(Errno::INVAL | Errno::NOSYS) => match rustix::fs::statat(to, new_name, AtFlags::SYMLINK_NOFOLLOW) {
+            Err(Errno::NOENT) => rustix::fs::renameat(from, name, to, new_name),
+            Ok(_) => Err(Errno::EXIST),
+            Err(error) => Err(error),
+        },
+        moved => moved,
+    }
 }
 
 #[cfg(test)]

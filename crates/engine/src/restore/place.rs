@@ -128,7 +128,7 @@ impl Mover<'_> {
         let target = open_dir(self.stage.target.as_fd(), path).map_err(|error| self.failed("open", path, error))?;
         for name in names(&staged).map_err(|error| self.failed("list", path, error))? {
             let inner = if path.is_empty() { name.clone() } else { [path, b"/", &name].concat() };
-            match move_new(&staged, &target, &name) {
+            match beneath::move_new(&staged, &name, &target, &name) {
                 Ok(()) => self.steps.push(Step::Moved(inner)),
                 Err(Errno::EXIST) if is_dir(&staged, &name) && is_dir(&target, &name) => {
                     self.merge(&inner)?;
@@ -176,19 +176,6 @@ impl Mover<'_> {
             back().map_err(|error| self.failed("put back", path, error))?;
         }
         Ok(())
-    }
-}
-
-/// Moves `name` where nothing has that name.
-fn move_new(staged: &OwnedFd, target: &OwnedFd, name: &[u8]) -> rustix::io::Result<()> {
-    match rustix::fs::renameat_with(staged, name, target, name, RenameFlags::NOREPLACE) {
-        // A file system without exclusive renames.
-        Err(Errno::INVAL | Errno::NOSYS) => match rustix::fs::statat(target, name, AtFlags::SYMLINK_NOFOLLOW) {
-            Err(Errno::NOENT) => rustix::fs::renameat(staged, name, target, name),
-            Ok(_) => Err(Errno::EXIST),
-            Err(error) => Err(error),
-        },
-        moved => moved,
     }
 }
 

@@ -168,6 +168,8 @@ fn patterns(file: &Path) -> Result<Vec<String>> {
 fn back_up(request: &BackupRequest, surface: Surface<'_>) -> Result<u8> {
     let report = surface.app.backup(request, surface.watch()).map_err(|error| error.state(STATE))?;
     surface.console.end_progress();
+    // What was interrupted at these paths is ended by now; what is left is another app's.
+    surface.tell_waiting();
     if surface.console.options.json {
         surface.console.json("summary", &report);
     } else {

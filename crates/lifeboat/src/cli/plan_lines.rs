@@ -3,8 +3,23 @@
 use std::collections::BTreeMap;
 
 use lifeboat_engine::app::{Action, EntryKind, LISTED_MAX, PlanLine};
+use serde::Serialize;
 
 use super::{Surface, render};
+
+#[derive(Serialize)]
+struct PlannedEntry {
+    action: Action,
+    path: String,
+    r#type: EntryKind,
+    size: u64,
+}
+
+/// A line of a plan for programs.
+pub(super) fn plan_entry(line: PlanLine, surface: Surface<'_>) {
+    let PlanLine { action, path, kind, size } = line;
+    surface.console.json("plan_entry", &PlannedEntry { action, path: path.to_string(), r#type: kind, size });
+}
 
 /// `  new        1.2 KiB  path`, for what holds data; directories go without saying.
 pub(super) fn plan_line(line: &PlanLine) -> Option<String> {

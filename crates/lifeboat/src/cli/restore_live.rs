@@ -2,14 +2,13 @@
 //! is done with an earlier restore.
 
 use lifeboat_engine::app::{
-    Action, Consent, Decision, EntryKind, EntryPath, Kept, LISTED_MAX, LivePlan, LiveReport, LiveRequest, PlanLine,
-    Record, Recovered,
+    Consent, Decision, EntryKind, EntryPath, Kept, LISTED_MAX, LivePlan, LiveReport, LiveRequest, PlanLine, Record,
+    Recovered,
 };
 use lifeboat_engine::{Error, Result};
-use serde::Serialize;
 
 use super::error::Message;
-use super::plan_lines::{PlanLines, plan_line};
+use super::plan_lines::{PlanLines, plan_entry, plan_line};
 use super::{Surface, exit_code, render, status};
 
 const UNTOUCHED: &str = "nothing was written, and nothing was stopped";
@@ -75,22 +74,13 @@ fn agree(plan: &LivePlan, lines: &PlanLines, agreed: Agreed, surface: Surface<'_
     Ok(consent)
 }
 
-#[derive(Serialize)]
-struct PlannedEntry {
-    action: Action,
-    path: String,
-    r#type: EntryKind,
-    size: u64,
-}
-
 fn dry_run_of(request: &LiveRequest, surface: Surface<'_>) -> Result<u8> {
     let console = surface.console;
     let mut lines = PlanLines::default();
     let mut all = Vec::new();
     let mut each = |line: PlanLine| {
         if console.options.json {
-            let PlanLine { action, path, kind, size } = line;
-            console.json("plan_entry", &PlannedEntry { action, path: path.to_string(), r#type: kind, size });
+            plan_entry(line, surface);
             return Ok(());
         }
         if console.options.verbose {

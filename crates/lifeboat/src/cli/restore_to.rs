@@ -2,24 +2,19 @@
 
 use lifeboat_engine::Result;
 use lifeboat_engine::app::{
-    Action, EntryKind, EntryPath, LISTED_MAX, PlanLine, Record, RestorePlan, RestoreReport, RestoreRequest,
+    EntryKind, EntryPath, LISTED_MAX, PlanLine, Record, RestorePlan, RestoreReport, RestoreRequest,
 };
-use serde::Serialize;
 
 use super::error::Message;
-use super::plan_lines::{PlanLines, plan_line};
+use super::plan_lines::{PlanLines, plan_entry, plan_line};
 use super::{Surface, exit_code, render};
 
 const STATE: &str = "nothing was restored; the target is as it was";
 
 /// Restores beside what is live, or shows what that would do.
 pub(super) fn run(request: &RestoreRequest, dry_run: bool, surface: Surface<'_>) -> Result<u8> {
-    if dry_run {
-        surface.tell_waiting();
-        plan(request, surface)
-    } else {
-        restore(request, surface)
-    }
+    surface.tell_waiting();
+    if dry_run { plan(request, surface) } else { restore(request, surface) }
 }
 
 fn restore(request: &RestoreRequest, surface: Surface<'_>) -> Result<u8> {
@@ -98,18 +93,9 @@ fn plan(request: &RestoreRequest, surface: Surface<'_>) -> Result<u8> {
     plan.map(|()| exit_code::DONE).map_err(|error| error.state(state))
 }
 
-#[derive(Serialize)]
-struct PlannedEntry {
-    action: Action,
-    path: String,
-    r#type: EntryKind,
-    size: u64,
-}
-
 fn plan_as_json(request: &RestoreRequest, surface: Surface<'_>) -> Result<()> {
     let mut each = |line: PlanLine| {
-        let PlanLine { action, path, kind, size } = line;
-        surface.console.json("plan_entry", &PlannedEntry { action, path: path.to_string(), r#type: kind, size });
+        plan_entry(line, surface);
         Ok(())
     };
     let plan = surface.app.plan_restore_to(request, surface.cancel, &mut each)?;

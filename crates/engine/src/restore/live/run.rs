@@ -311,16 +311,9 @@ impl<'a> Run<'a> {
 
     /// Puts everything back as it was. What the new state wrote is kept only if asked.
     pub(super) fn roll_back(&mut self, cause: Option<Error>, keep_new: bool) -> Error {
-        let cause = cause.unwrap_or_else(|| Error::new(ErrorKind::RolledBack, "the restore was rolled back"));
         match self.try_roll_back(keep_new) {
-            Ok(()) => {
-                let rolled_back = "everything is as it was before, services included";
-                let next = cause.next_step().unwrap_or("remove the cause named above, then run the same command again");
-                Error::new(ErrorKind::RolledBack, format!("the restore failed and was rolled back: {cause}"))
-                    .state(rolled_back)
-                    .next(next.to_owned())
-            }
-            Err(failures) => self.incomplete(&cause, &failures),
+            Ok(()) => rolled_back(cause.as_ref()),
+            Err(failures) => self.incomplete(cause.as_ref(), &failures),
         }
     }
 
@@ -373,16 +366,17 @@ impl<'a> Run<'a> {
     }
 
     /// What is left to do by hand, with the exact commands.
-    fn incomplete(&self, cause: &Error, failures: &[String]) -> Error {
+    fn incomplete(&self, cause: Option<&Error>, failures: &[String]) -> Error {
         let header = &self.journal.story.header;
         let shown: Vec<&str> = failures.iter().take(3).map(String::as_str).collect();
         let more = if failures.len() > 3 { format!(" and {} more", failures.len() - 3) } else { String::new() };
         let stages: Vec<String> =
             header.terms.places.iter().map(|place| place.stage.as_path().display().to_string()).collect();
-        Error::new(
-            ErrorKind::RollbackIncomplete,
-            format!("the restore failed ({cause}), and so did its rollback: {}{more}", shown.join("; ")),
-        )
+        let what = match cause {
+            Some(cause) => format!("the restore failed ({cause}), and so did its rollback"),
+            None => "the restore could not be rolled back".to_owned(),
+        };
+        Error::new(ErrorKind::RollbackIncomplete, format!("{what}: {}{more}", shown.join("; ")))
         .state(format!("both copies are kept; what is not live is in {}", stages.join(", ")))
         .next(format!(
             "remove the cause, then run `lifeboat restore --rollback {0}`; or finish it with `lifeboat restore --resume {0}`",
@@ -403,6 +397,18 @@ impl<'a> Run<'a> {
         let keeps = story.header.keep != Keep::For(Duration::ZERO);
         report.kept = keeps.then(|| kept::Kept::of(story));
     }
+}
+
+/// Everything is as it was; `cause` is why, unless that was asked for.
+fn rolled_back(cause: Option<&Error>) -> Error {
+    let what = match cause {
+        Some(cause) => format!("the restore failed and was rolled back: {cause}"),
+        None => "the restore was rolled back".to_owned(),
+    };
+    let next = cause.and_then(Error::next_step);
+    Error::new(ErrorKind::RolledBack, what)
+        .state("everything is as it was before, services included")
+        .next(next.unwrap_or("remove the cause named above, then run the same command again"))
 }
 
 /// Staged directories get what they are, the innermost first.

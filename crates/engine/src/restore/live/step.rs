@@ -197,7 +197,7 @@ impl PlaceSides {
 
     fn rename(&self, from: &Spot, to: &Spot) -> rustix::io::Result<()> {
         let ((dir, name), (to_dir, new_name)) = self.both(from, to)?;
-        move_new(&dir, name, &to_dir, new_name)?;
+        beneath::move_new(&dir, name, &to_dir, new_name)?;
         self.forget([from, to]);
         Ok(())
     }
@@ -214,21 +214,6 @@ impl PlaceSides {
 
 type End<'p> = (std::rc::Rc<OwnedFd>, &'p [u8]);
 type Ends<'p> = (End<'p>, End<'p>);
-
-/// Moves something to a name that nothing has.
-pub(super) fn move_new(from: &OwnedFd, name: &[u8], to: &OwnedFd, new_name: &[u8]) -> rustix::io::Result<()> {
-    match rustix::fs::renameat_with(from, name, to, new_name, RenameFlags::NOREPLACE) {
-        // A file system without exclusive renames.
-        Err(Errno::INVAL | Errno::NOSYS) => {
-            match rustix::fs::statat(to, new_name, rustix::fs::AtFlags::SYMLINK_NOFOLLOW) {
-                Err(Errno::NOENT) => rustix::fs::renameat(from, name, to, new_name),
-                Ok(_) => Err(Errno::EXIST),
-                Err(error) => Err(error),
-            }
-        }
-        moved => moved,
-    }
-}
 
 impl Step {
     fn place(&self) -> usize {
