@@ -9,6 +9,7 @@ use lifeboat_store::testing::{can_run, is_root, skip};
 use crate::env::{Run, TestEnv};
 use crate::fidelity::{Tree, assert_same, snapshot};
 
+mod agreed;
 mod kept;
 mod model;
 mod plan;

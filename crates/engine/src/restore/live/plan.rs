@@ -374,6 +374,35 @@ fn as_text<S: serde::Serializer>(
 mod tests {
     use super::*;
 
+    impl LivePlan {
+        fn empty() -> Self {
+            Self {
+                archive: PathBuf::new(),
+                snapshot: String::new(),
+                app: String::new(),
+                created: Timestamp::UNIX_EPOCH,
+                outcome: Outcome::Good,
+                mode: Mode::Overwrite,
+                roots: Vec::new(),
+                lacks: Vec::new(),
+                counts: Counts::default(),
+                overwritten: Vec::new(),
+                deleted: Vec::new(),
+                conflicts: Vec::new(),
+                space: Vec::new(),
+                services: Vec::new(),
+                health_checks: 0,
+                users: Vec::new(),
+                unseen: Vec::new(),
+                keep_replaced: Keep::default(),
+                refusals: Vec::new(),
+                known: Known::default(),
+                stages: Vec::new(),
+                terms: Terms::default(),
+            }
+        }
+    }
+
     #[test]
     fn what_exists_stays_in_a_merge_and_gives_way_otherwise() {
         use Present::{Nothing, Other, Same};
@@ -400,5 +429,30 @@ mod tests {
         assert!(known.knows(0, b"b") && !known.knows(1, b"b"));
         known.differs(0, b"a");
         assert!(!known.is_same_still(0, b"a", 7));
+    }
+
+    fn user(how: &'static str, is_stopped: bool) -> User {
+        User { pid: 7, command: "web".to_owned(), unit: None, how, path: "/srv/x".to_owned(), count: 1, is_stopped }
+    }
+
+    /// Shows R6.
+    #[test]
+    fn who_reads_is_asked_about_unless_a_service_that_is_stopped_does_and_who_writes_is_refused() {
+        let with = |users: Vec<User>, services: Vec<PlannedService>| {
+            let counts = Counts { overwrite: 1, ..Counts::default() };
+            LivePlan { counts, users, services, ..LivePlan::empty() }
+        };
+        let asks = |plan: &LivePlan| plan.questions().iter().any(|question| question.contains("web (pid 7)"));
+        assert!(asks(&with(vec![user("reading", false)], Vec::new())));
+        assert!(!asks(&with(vec![user("reading", true)], Vec::new())));
+        let refuses = |plan: &LivePlan| plan.check().is_err_and(|error| error.kind() == ErrorKind::InUse);
+        for how in ["writing", "mapped", "mounted"] {
+            assert!(refuses(&with(vec![user(how, false)], Vec::new())), "{how}");
+            assert!(!refuses(&with(vec![user(how, true)], Vec::new())), "{how}");
+            // Whether a service that commands stop lets go of it is seen when it has stopped.
+            let service = PlannedService { name: "web".to_owned(), found: Found::Running };
+            assert!(!refuses(&with(vec![user(how, false)], vec![service])), "{how}");
+        }
+        assert!(!refuses(&with(vec![user("reading", false)], Vec::new())));
     }
 }

@@ -263,6 +263,7 @@ mod tests {
         Terms { places: vec![place], roots: vec![root], ..Terms::default() }
     }
 
+    /// Shows R4, R12.
     #[test]
     fn a_stage_is_private_and_refuses_another_restore_until_only_kept_things_are_in_it() {
         let dir = tempfile::tempdir().unwrap();
