@@ -139,10 +139,7 @@ impl Builder<'_> {
         if is_dir(live) {
             let mut below = Vec::new();
             let tree = self.sides.live(at.place);
-            let walked = tree.walk(at.path, &mut |path, stat| {
-                below.push((path.to_vec(), *stat));
-                Ok(true)
-            });
+            let walked = tree.walk(at.path, &mut |path, stat| below.push((path.to_vec(), *stat)));
             walked.map_err(self.failed(at))?;
             for (path, stat) in below {
                 let inner = join(at.inner, &path[at.path.len() + 1..]);

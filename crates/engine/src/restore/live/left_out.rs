@@ -92,11 +92,9 @@ impl Judge<'_> {
         let path = root.live(inner);
         // A file is on another one only if it is a mount point, or its overlay has several layers.
         let differs = is_dir(stat) && rustix::fs::fstat(tree.top()).is_ok_and(|top| top.st_dev != stat.st_dev);
-        differs || self.ground.mounts.is_mount_point(&path) || is_dir(stat) && self.is_shown_elsewhere(&path)
-    }
-
-    fn is_shown_elsewhere(&self, path: &std::path::Path) -> bool {
-        self.ground.mounts.sources_in(path).iter().any(|_| true)
+        differs
+            || self.ground.mounts.is_mount_point(&path)
+            || is_dir(stat) && !self.ground.mounts.sources_in(&path).is_empty()
     }
 
     /// The archive that is restored, and every other of ours: they were no part of the backup.

@@ -449,7 +449,6 @@ fn prune(sides: &Sides, terms: &super::terms::Terms, rules: &Rules) -> Result<()
                 if !is_dir && !rules.selects(number, &super::name::join(&inner, below), is_dir) {
                     unwanted.push(at.to_vec());
                 }
-                Ok(true)
             })
             .map_err(failed)?;
             for path in unwanted {

@@ -190,10 +190,12 @@ impl Rules {
         rules.takes_all || rules.include.includes_or_a_parent(inner, is_dir)
     }
 
-    /// Whether the backup could not read the entry at `path` (its whole path in the snapshot).
+    /// Whether the backup could not read the entry at `path` (its whole path in
+    /// the snapshot), or a directory that it stands in.
     pub(super) fn is_lost(&self, root: usize, path: &[u8]) -> bool {
         let lost = &self.roots[root].lost;
-        !lost.is_empty() && lost.contains(&shown(path))
+        let ends = path.iter().enumerate().filter(|(_, byte)| **byte == b'/').map(|(at, _)| at);
+        !lost.is_empty() && ends.chain([path.len()]).any(|end| lost.contains(&shown(&path[..end])))
     }
 }
 

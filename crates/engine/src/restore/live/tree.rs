@@ -122,13 +122,13 @@ impl Tree {
         Ok(Some(entry))
     }
 
-    /// Calls `each` for everything below the directory at `path`, parents
-    /// first; it says whether to go into a directory.
-    pub(super) fn walk(&self, path: &[u8], each: &mut dyn FnMut(&[u8], &Stat) -> Result<bool>) -> Result<()> {
+    /// Calls `each` for everything below the directory at `path`, parents first.
+    pub(super) fn walk(&self, path: &[u8], each: &mut dyn FnMut(&[u8], &Stat)) -> Result<()> {
         for name in self.list(path)? {
             let inner = join(path, &name);
             let Some(stat) = self.stat(&inner)? else { continue };
-            if each(&inner, &stat)? && is_dir(&stat) {
+            each(&inner, &stat);
+            if is_dir(&stat) {
                 self.walk(&inner, each)?;
             }
         }

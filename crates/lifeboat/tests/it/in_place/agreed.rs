@@ -3,7 +3,7 @@
 
 use std::path::Path;
 
-use lifeboat_store::testing::{Random, can_run};
+use lifeboat_store::testing::{Random, can_run, is_root, skip};
 use rexpect::session::spawn_command;
 
 use super::{Live, application, change};
@@ -44,6 +44,35 @@ fn full_leaves_alone_what_is_configured_to_be_left_out_by_now() {
     configure(&live.env, &live.path("app"), ", exclude: [models]");
     live.env.lifeboat(["restore", "app.tar.zst", "--mode", "full", "--force"]).ok();
     assert!(live.path("app/models/big").exists() && !live.path("app/data/deep/three").exists());
+}
+
+/// Shows R3.
+#[test]
+fn full_never_deletes_what_the_backup_could_not_read() {
+    if !is_root() {
+        return skip("full_never_deletes_what_the_backup_could_not_read", "root reads everything back");
+    }
+    let env = TestEnv::new();
+    application(&env);
+    for secret in ["live/app/secret/key", "live/app/secret/deep/er", "live/app/conf/hidden"] {
+        env.write(secret, "nobody may read this");
+        env.set_mode(secret, 0o600);
+    }
+    for open in ["live/app/conf", "live/app/conf/users"] {
+        env.set_mode(open, 0o755);
+    }
+    env.set_mode("live/app/secret", 0o700);
+    env.run("chmod", ["777", "."]).ok();
+    env.command_as_nobody(["backup", "live/app", "-o", "app.tar.zst"]).run().code(3);
+    env.write("live/app/goes", "since the backup");
+    let live = Live { env };
+    let plan = live.env.lifeboat(["restore", "app.tar.zst", "--mode", "full", "--dry-run"]).ok().stdout;
+    assert!(plan.contains("not in the snapshot: unreadable: files/app/secret"), "{plan}");
+    live.restore(&["--mode", "full"]).ok();
+    for there in ["app/secret/key", "app/secret/deep/er", "app/conf/hidden"] {
+        assert!(live.path(there).exists(), "{there}");
+    }
+    assert!(!live.path("app/goes").exists());
 }
 
 /// Shows R3.
