@@ -11,7 +11,7 @@ use std::path::{Path, PathBuf};
 
 use lifeboat_format::archive::Archive;
 use lifeboat_format::model::{EntryKind, Summer};
-use lifeboat_format::path::EntryPath;
+use lifeboat_format::path::{EntryPath, shown};
 use lifeboat_format::record::Record;
 use lifeboat_store::{self as store, durable};
 use rustix::fs::{Access, OFlags, Stat};
@@ -52,6 +52,7 @@ pub(super) fn plan(
         Ok(())
     })?;
     survey.settle_links()?;
+    survey.keep_empty_borders()?;
     if found == 0 {
         return Err(Error::new(ErrorKind::Usage, "nothing in the snapshot is what --only asks for")
             .state("nothing was written, and nothing was stopped")
@@ -295,6 +296,19 @@ impl<'a> Survey<'a> {
             let place = self.add_place(&live, &id, b"")?;
             self.plan.terms.roots[number].borders.push((Name(inner.to_vec()), place));
         }
+        Ok(())
+    }
+
+    /// A file system of which the snapshot holds only where it is mounted was
+    /// left out by `--one-file-system`, or was empty: what is in it now stays.
+    fn keep_empty_borders(&mut self) -> Result<()> {
+        for root in &mut self.plan.terms.roots {
+            let is_empty = |(border, place): &&(Name, usize)| !border.0.is_empty() && self.needs[*place].1 <= 1;
+            let empty = root.borders.iter().filter(is_empty).map(|(border, _)| shown(&root.entry_path(&border.0)));
+            let empty: Vec<String> = empty.collect();
+            root.lost.extend(empty);
+        }
+        self.rules = Rules::of(&self.plan.terms)?;
         Ok(())
     }
 

@@ -82,9 +82,12 @@ fn lacks(head: &Head) -> Vec<String> {
 
 const UNREADABLE: &str = "unreadable: ";
 
-/// The entries that the backup could not read, as their paths are shown.
+/// The entries that the backup could not read or skipped, as their paths are shown.
 fn lost(head: &Head) -> Vec<String> {
-    let lines = head.problems.iter().filter_map(|problem| problem.strip_prefix(UNREADABLE));
+    let lines = head
+        .problems
+        .iter()
+        .filter_map(|problem| problem.strip_prefix(UNREADABLE).or_else(|| problem.strip_prefix("skipped: ")));
     // A path may hold what parts it from the message, so that every way to part them counts.
     lines.flat_map(|line| line.match_indices(": ").map(|(at, _)| line[..at].to_owned())).collect()
 }

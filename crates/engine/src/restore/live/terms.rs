@@ -72,7 +72,7 @@ pub(super) struct Root {
     /// What the backup took and left out, by its own patterns and by those configured now.
     pub(super) include: Vec<String>,
     pub(super) exclude: Vec<Vec<String>>,
-    /// What the backup could not read, as it is shown.
+    /// What the backup could not read or skipped, as it is shown.
     pub(super) lost: Vec<String>,
     /// The place of the root itself; `None` where the root is the border of one.
     pub(super) outer: Option<usize>,

@@ -6,9 +6,9 @@ use std::path::Path;
 use lifeboat_store::testing::{Random, can_run, is_root, skip};
 use rexpect::session::spawn_command;
 
-use super::{Live, application, change};
+use super::{Live, application, can_mount, change};
 use crate::env::TestEnv;
-use crate::fidelity::{assert_same, snapshot};
+use crate::fidelity::{Mount, assert_same, snapshot};
 
 /// `lifeboat.yaml` for the application at `root`, with further keys of its source.
 fn configure(env: &TestEnv, root: &Path, more: &str) {
@@ -72,6 +72,32 @@ fn full_never_deletes_what_the_backup_could_not_read() {
     for there in ["app/secret/key", "app/secret/deep/er", "app/conf/hidden"] {
         assert!(live.path(there).exists(), "{there}");
     }
+    assert!(!live.path("app/goes").exists());
+}
+
+/// Shows R3, R5.
+#[test]
+fn full_never_empties_a_file_system_that_the_backup_was_told_to_leave_out() {
+    if !can_mount("full_never_empties_a_file_system_that_the_backup_was_told_to_leave_out", &["mount"]) {
+        return;
+    }
+    let env = TestEnv::new();
+    application(&env);
+    let mount = Mount::new(&env, "live/app/media", &["-t", "tmpfs", "tmpfs"]);
+    env.write("live/app/media/film", "not in the backup");
+    env.lifeboat(["backup", "live/app", "--one-file-system", "-o", "app.tar.zst"]).ok();
+    env.write("live/app/goes", "since the backup");
+    let live = Live { env };
+    live.restore(&["--mode", "full"]).ok();
+    assert_eq!(live.env.read("live/app/media/film"), b"not in the backup");
+    assert!(!live.path("app/goes").exists());
+    live.discard();
+    // Nor what stands there once it is mounted no longer.
+    drop(mount);
+    live.env.write("live/app/media/film", "moved here");
+    live.env.write("live/app/goes", "since the backup");
+    live.restore(&["--mode", "full"]).ok();
+    assert_eq!(live.env.read("live/app/media/film"), b"moved here");
     assert!(!live.path("app/goes").exists());
 }
 
