@@ -2,8 +2,8 @@
 //! is done with an earlier restore.
 
 use lifeboat_engine::app::{
-    Consent, Decision, EntryKind, EntryPath, Kept, LISTED_MAX, LivePlan, LiveReport, LiveRequest, PlanLine, Record,
-    Recovered,
+    Consent, Decision, EntryKind, EntryPath, Kept, LISTED_MAX, LivePlan, LiveReport, LiveRequest, Mode, PlanLine,
+    Record, Recovered,
 };
 use lifeboat_engine::{Error, Result};
 
@@ -151,12 +151,19 @@ fn render_plan(plan: &LivePlan, surface: Surface<'_>) {
 fn render_report(report: &LiveReport, request: &LiveRequest, surface: Surface<'_>) -> Result<()> {
     let console = surface.console;
     if report.is_nothing {
-        console.info("Nothing to restore: everything is as in the snapshot already.");
+        let already =
+            if report.mode == Mode::Merge { "nothing is missing" } else { "everything is as in the snapshot already" };
+        console.info(format_args!("Nothing to restore: {already}."));
+        conflicts(report, surface);
         return Ok(());
     }
-    let files = render::count(report.files, "file");
-    let is_long = report.files > LISTED_MAX as u64;
-    if report.files == 0 || console.options.quiet || (is_long && !console.options.verbose) {
+    let files = render::count(report.counts.files, "file");
+    let is_long = report.counts.files > LISTED_MAX as u64;
+    if report.mode == Mode::Merge {
+        let added = render::count(report.counts.new, "entry");
+        console.info(format_args!("Added {added}; everything that existed stays."));
+        conflicts(report, surface);
+    } else if report.counts.files == 0 || console.options.quiet || (is_long && !console.options.verbose) {
         console.info(format_args!("Restored {files}."));
     } else {
         console.info(format_args!("Restored {files}:"));
@@ -173,18 +180,32 @@ fn render_report(report: &LiveReport, request: &LiveRequest, surface: Surface<'_
         }
     }
     console.info("");
-    render_end(report, surface);
+    render_end(report, request.only.is_empty(), surface);
     Ok(())
 }
 
-fn render_end(report: &LiveReport, surface: Surface<'_>) {
+/// What a merge left as it is although it differs.
+fn conflicts(report: &LiveReport, surface: Surface<'_>) {
+    let count = report.counts.conflict;
+    if count > 0 {
+        let named = report.conflicts.iter().take(3).cloned().collect::<Vec<_>>().join(", ");
+        let more = if count > 3 { ", …" } else { "" };
+        let differ =
+            if count == 1 { "1 existing entry differs".to_owned() } else { format!("{count} existing entries differ") };
+        surface.console.warning(format_args!("{differ} from the snapshot: {named}{more}"));
+    }
+}
+
+fn render_end(report: &LiveReport, is_whole: bool, surface: Surface<'_>) {
     let console = surface.console;
-    console.info(format_args!(
-        "{} is as in the snapshot ({} in {})",
-        report.roots.join(", "),
-        render::size(report.bytes),
-        render::duration(report.elapsed)
-    ));
+    let (roots, size, elapsed) =
+        (report.roots.join(", "), render::size(report.counts.bytes), render::duration(report.elapsed));
+    console.info(match report.mode {
+        _ if !is_whole => format!("what was asked for is in {roots} ({size} in {elapsed})"),
+        Mode::Full => format!("{roots} is as in the snapshot ({size} in {elapsed})"),
+        Mode::Overwrite => format!("everything of the snapshot is in {roots} ({size} in {elapsed}); other files stay"),
+        Mode::Merge => format!("what was missing is in {roots} ({elapsed})"),
+    });
     console.info("verified: every sum was compared before anything live was touched");
     render_services(report, surface);
     if report.appeared_count > 0 {

@@ -88,10 +88,13 @@ pub struct LiveReport {
     pub app: String,
     /// The roots that were restored.
     pub roots: Vec<String>,
-    /// Regular files that were restored or were as in the snapshot already.
-    pub files: u64,
-    /// Bytes of content of them.
-    pub bytes: u64,
+    /// What was done with what exists.
+    pub mode: Mode,
+    /// How much of what, as the plan says.
+    #[serde(flatten)]
+    pub counts: Counts,
+    /// The first [`crate::report::LISTED_MAX`] entries that differ and stay (`merge`).
+    pub conflicts: Vec<String>,
     /// Renames that were done; each is all or nothing by itself.
     pub steps: usize,
     /// What was replaced or deleted though it was not there when the plan was made.
@@ -240,8 +243,9 @@ impl Prepared<'_> {
             is_nothing: true,
             app: self.plan.app.clone(),
             roots: self.plan.roots.iter().map(|root| root.root.clone()).collect(),
-            files: self.plan.counts.files,
-            bytes: self.plan.counts.bytes,
+            mode: self.plan.mode,
+            counts: self.plan.counts,
+            conflicts: self.plan.conflicts.clone(),
             problems: tally.problems(),
             elapsed: began.elapsed(),
             archive: self.plan.archive.clone(),

@@ -150,7 +150,13 @@ fn overwrite_leaves_other_files_alone_and_merge_leaves_existing_ones() {
     change(&live.env);
     let changed = live.app();
     let at = |path: &str| path.as_bytes().to_vec();
-    live.restore(&["--mode", "merge"]).ok();
+    let said = live.restore(&["--mode", "merge"]).ok();
+    assert!(said.stdout.starts_with("Added 2 entries; everything that existed stays."), "{}", said.stdout);
+    assert!(
+        said.stderr.contains("3 existing entries differ from the snapshot: files/app/conf/app.conf"),
+        "{}",
+        said.stderr
+    );
     let merged = live.app();
     for (path, node) in &changed {
         let now = merged.get(path).unwrap_or_else(|| panic!("{} is gone", String::from_utf8_lossy(path)));
