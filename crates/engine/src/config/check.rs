@@ -11,12 +11,14 @@ use lifeboat_format::path::shown;
 use serde_saphyr::{Location, Spanned};
 
 use super::raw::{self, Wrong};
-use super::{AppConfig, FilesSource, Keep, duration};
+use super::{AppConfig, Destination, FilesSource, Keep, Source, duration};
 use crate::health::{self, HealthCheck};
 use crate::services::{Reload, Service, ServiceKind};
 
 /// How long a command of a service may take.
 const SERVICE_TIMEOUT: Duration = Duration::from_secs(90);
+/// How long services may be frozen.
+const FREEZE_MAX: Duration = Duration::from_secs(5 * 60);
 const NAME_MAX_BYTES: usize = 64;
 const NAME_EXPECTED: &str =
     "expected letters, digits, `-`, `_` and `.`, a letter or digit first, at most 64 bytes of them";
@@ -69,7 +71,9 @@ const UNIT_KINDS: &[&str] =
 type Checked<T> = Result<T, Wrong>;
 
 /// The data folder and the apps.
-pub(super) fn config(file: raw::File) -> Checked<(Option<PathBuf>, BTreeMap<String, AppConfig>)> {
+pub(super) fn config(
+    file: raw::File,
+) -> Checked<(Option<PathBuf>, BTreeMap<String, AppConfig>, BTreeMap<String, Destination>)> {
     let data_dir = file.data_dir.map(absolute).transpose()?;
     if file.apps.value.0.is_empty() {
         return Err(Wrong::at(file.apps.referenced, "there is no app, expected at least one"));
@@ -86,7 +90,7 @@ pub(super) fn config(file: raw::File) -> Checked<(Option<PathBuf>, BTreeMap<Stri
         }
         apps.insert(name.value.clone(), self::app(name.value, app)?);
     }
-    Ok((data_dir, apps))
+    Ok((data_dir, apps, BTreeMap::new()))
 }
 
 fn app(name: String, app: raw::App) -> Checked<AppConfig> {
@@ -95,7 +99,7 @@ fn app(name: String, app: raw::App) -> Checked<AppConfig> {
     }
     let mut sources = BTreeMap::new();
     for (name, source) in app.sources.value.0 {
-        sources.insert(self::name(name)?.value, files(source.files)?);
+        sources.insert(self::name(name)?.value, Source::Files(files(source.files)?));
     }
     let (services, reload) = self::services(app.services)?;
     let health = app.health.into_iter().map(self::health).collect::<Checked<_>>()?;
@@ -103,7 +107,27 @@ fn app(name: String, app: raw::App) -> Checked<AppConfig> {
         Some(text) => text.value.parse().map_err(|error: crate::Error| Wrong::at(text.referenced, error.what()))?,
         None => Keep::default(),
     };
-    Ok(AppConfig { name, sources, services, reload, health, keep_replaced })
+    Ok(AppConfig {
+        name,
+        sources,
+        services,
+        reload,
+        freeze: Vec::new(),
+        freeze_max: FREEZE_MAX,
+        health,
+        after_restore: Vec::new(),
+        version: None,
+        required: Vec::new(),
+        parts: BTreeMap::new(),
+        archive_name: None,
+        compression: None,
+        compression_level: None,
+        backup_dir: None,
+        exclude_tables: Vec::new(),
+        destinations: Vec::new(),
+        verify_on_create: true,
+        keep_replaced,
+    })
 }
 
 fn files(files: raw::Files) -> Checked<FilesSource> {
@@ -112,6 +136,8 @@ fn files(files: raw::Files) -> Checked<FilesSource> {
         root: absolute(files.root)?,
         include: patterns(files.include)?,
         exclude: patterns(files.exclude)?,
+        at: None,
+        stop: Vec::new(),
     })
 }
 

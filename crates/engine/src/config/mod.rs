@@ -19,6 +19,7 @@ use rustix::io::Errno;
 use serde::{Deserialize, Serialize};
 
 use crate::health::HealthCheck;
+use crate::report::CompressionKind;
 use crate::services::{Reload, Service};
 use crate::{Error, ErrorKind, Result};
 
@@ -41,6 +42,8 @@ pub struct Config {
     pub data_dir: Option<PathBuf>,
     /// The apps, by name.
     pub apps: BTreeMap<String, AppConfig>,
+    /// The destinations, by name.
+    pub destinations: BTreeMap<String, Destination>,
 }
 
 /// What belongs to one app.
@@ -49,27 +52,150 @@ pub struct AppConfig {
     /// Its name.
     pub name: String,
     /// What is backed up, by name; never empty.
-    pub sources: BTreeMap<String, FilesSource>,
+    pub sources: BTreeMap<String, Source>,
     /// The services that a restore stops, in the order in which it does.
     pub services: Vec<Service>,
     /// What is run once they run again.
     pub reload: Option<Reload>,
+    /// The services that a backup freezes, in the order in which it does.
+    pub freeze: Vec<Service>,
+    /// How long they may be frozen at most.
+    pub freeze_max: Duration,
     /// How to see that the app is up.
     pub health: Vec<HealthCheck>,
+    /// What must hold after a restore, besides health.
+    pub after_restore: Vec<Check>,
+    /// How to find out the app's version.
+    pub version: Option<VersionFrom>,
+    /// What a snapshot must hold: names of sources, or `SOURCE/GLOB`; none: every source.
+    pub required: Vec<String>,
+    /// Named parts of the app: for each source, tables or patterns of files.
+    pub parts: BTreeMap<String, BTreeMap<String, Vec<String>>>,
+    /// What archives are called, without suffix; see [`crate::naming`].
+    pub archive_name: Option<String>,
+    /// How archives are compressed.
+    pub compression: Option<CompressionKind>,
+    /// How hard.
+    pub compression_level: Option<u8>,
+    /// Where archives go when there is no destination; `.` is the current directory.
+    pub backup_dir: Option<PathBuf>,
+    /// Tables of databases whose rows are left out; `*` stands for any letters.
+    pub exclude_tables: Vec<String>,
+    /// Where archives go: names of [`Config::destinations`].
+    pub destinations: Vec<String>,
+    /// Whether a new archive is read back before the run is good.
+    pub verify_on_create: bool,
     /// How long what a restore replaced is kept.
     pub keep_replaced: Keep,
+}
+
+/// One thing with state.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Source {
+    /// A directory tree, or a single file.
+    Files(FilesSource),
+    /// A SQLite database.
+    Sqlite(SqliteSource),
 }
 
 /// A source of files.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct FilesSource {
-    /// The directory; absolute.
+    /// The directory or file; absolute.
     pub root: PathBuf,
     /// Patterns (gitignore syntax, relative to the root) of what is taken; none: everything.
     pub include: Vec<String>,
     /// Patterns of what is left out; wins over `include`.
     pub exclude: Vec<String>,
+    /// The directory of the snapshot that holds what is in the root directory,
+    /// or the root file by its own name; empty: the top. `None`: `files/<source>`
+    /// is the root itself.
+    pub at: Option<String>,
+    /// Services that are stopped while this source is read, in that order.
+    pub stop: Vec<Service>,
 }
+
+/// A SQLite database.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct SqliteSource {
+    /// The database file; absolute.
+    pub path: PathBuf,
+    /// How long a lock is waited for.
+    pub busy_timeout: Duration,
+}
+
+/// A place for archives.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Destination {
+    /// Its name.
+    pub name: String,
+    /// The local directory.
+    pub dir: PathBuf,
+    /// Whether a file system must be mounted there, or above it, other than `/`.
+    pub require_mount: bool,
+}
+
+/// How to find out an app's version.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum VersionFrom {
+    /// What a program prints: the first thing in it that looks like a version.
+    Command(Vec<String>),
+    /// What a query of a `sqlite` source returns first.
+    Sql {
+        /// The source.
+        db: String,
+        /// The query.
+        query: String,
+    },
+    /// The first line of a file.
+    File(PathBuf),
+}
+
+/// What must hold after a restore.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Check {
+    /// What is asked.
+    pub ask: Ask,
+    /// What the answer must be: see [`Expect`]. `None`: that there is one.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub expect: Option<Expect>,
+    /// How long it may take.
+    #[serde(rename = "timeout_ms", with = "duration::millis")]
+    pub timeout: Duration,
+}
+
+/// What a [`Check`] asks.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Ask {
+    /// A request; its answer's body is held against `expect`.
+    Http {
+        /// Where to.
+        url: String,
+        /// `GET` or `POST`.
+        method: String,
+        /// The status that the answer must have.
+        status: u16,
+        /// The file whose first line is sent as a bearer token.
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        token_file: Option<PathBuf>,
+    },
+    /// A program, which must end with exit code 0; what it prints is held against `expect`.
+    Command(Vec<String>),
+    /// A query of a `sqlite` source; its first value is held against `expect`.
+    Sql {
+        /// The source.
+        db: String,
+        /// The query.
+        query: String,
+    },
+}
+
+/// What an answer must be. As text: `> 0`, `>= 1`, `= 5`, `!= 0`, `< 9`, `<= 9`
+/// (numbers), or `contains TEXT`; anything else is the whole answer.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Expect(pub String);
 
 /// How long something is kept. As text: `7d`, `0s`, `forever`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -132,11 +258,11 @@ impl Config {
     pub fn load(path: &Path) -> Result<Self> {
         let text = read(path)?;
         let checked = raw::parse(&text).and_then(check::config);
-        let (data_dir, apps) = checked.map_err(|wrong| {
+        let (data_dir, apps, destinations) = checked.map_err(|wrong| {
             let what = format!("{}:{}:{}: {}", name(path), wrong.line, wrong.column, wrong.what);
             Error::new(ErrorKind::Usage, what).state("nothing was changed").next("correct that line and try again")
         })?;
-        Ok(Self { path: path.to_owned(), data_dir, apps })
+        Ok(Self { path: path.to_owned(), data_dir, apps, destinations })
     }
 }
 

@@ -60,9 +60,11 @@ fn all_that_can_be_said_is_read() {
     assert_eq!(config.apps.keys().collect::<Vec<_>>(), ["other", "web"]);
     let web = &config.apps["web"];
     assert_eq!(web.name, "web");
-    let conf = FilesSource { root: "/srv/web".into(), include: words("/etc/"), exclude: words("*.tmp") };
-    assert_eq!(web.sources["conf"], conf);
-    assert!(web.sources["more"].include.is_empty() && web.sources["more"].exclude.is_empty());
+    let source = |root: &str, include, exclude| {
+        Source::Files(FilesSource { root: root.into(), include, exclude, at: None, stop: Vec::new() })
+    };
+    assert_eq!(web.sources["conf"], source("/srv/web", words("/etc/"), words("*.tmp")));
+    assert!(matches!(&web.sources["more"], Source::Files(more) if more.include.is_empty() && more.exclude.is_empty()));
     let timeout = Duration::from_secs(30);
     let kind = ServiceKind::Commands {
         stop: words("/bin/a stop"),

@@ -13,7 +13,7 @@ use super::name::{Name, below};
 use super::plan::PlannedRoot;
 use super::terms::{Root, Terms, parse_only};
 use super::{Host, LiveRequest};
-use crate::config::{AppConfig, FilesSource};
+use crate::config::{self, AppConfig, FilesSource};
 use crate::{Error, ErrorKind, Result};
 
 const NOTHING: &str = "nothing was written, and nothing was stopped";
@@ -127,8 +127,12 @@ impl Targets<'_> {
 
 /// The configured source of the same name, else the one at the same root.
 fn configured<'a>(app: &'a AppConfig, source: &Source, root: Option<&Path>) -> Option<&'a FilesSource> {
-    let by_root = || app.sources.values().find(|configured| Some(configured.root.as_path()) == root);
-    app.sources.get(&source.name).or_else(by_root)
+    let files = |source| match source {
+        &config::Source::Files(ref files) => Some(files),
+        config::Source::Sqlite(_) => None,
+    };
+    let by_root = || app.sources.values().filter_map(files).find(|configured| Some(configured.root.as_path()) == root);
+    app.sources.get(&source.name).and_then(files).or_else(by_root)
 }
 
 /// `path` without symlinks, as far as it exists.
