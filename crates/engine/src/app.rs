@@ -19,7 +19,7 @@ pub use crate::report::{
 use crate::restore::live::{self, Host};
 pub use crate::restore::live::{
     Consent, Counts, Decision, Kept, LivePlan, LiveReport, LiveRequest, Mode, PlannedRoot, PlannedService,
-    PlannedSpace, Prepared, Recovered, Undo, User, Waiting,
+    PlannedSpace, PlannedVersion, Prepared, Recovered, Undo, User, Waiting,
 };
 pub use crate::services::Found;
 pub use crate::size::{size, size_of};

@@ -58,6 +58,11 @@ impl Ended {
         self.status.success()
     }
 
+    /// The last lines of what it printed, with control characters escaped.
+    pub(crate) fn said(&self) -> &str {
+        &self.said
+    }
+
     /// `exit code 3: the last lines it said`.
     pub(crate) fn describe(&self) -> String {
         let how = match (self.status.code(), self.status.signal()) {

@@ -23,7 +23,9 @@ mod ours;
 mod processes;
 mod report;
 mod size;
+mod sqlite;
 mod tally;
+mod version;
 mod workers;
 // The one door.
 pub mod app;

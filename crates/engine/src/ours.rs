@@ -9,6 +9,8 @@ use crate::beneath;
 
 /// How the name of a stage begins; 32 hex digits follow.
 pub(crate) const STAGE_PREFIX: &str = ".lifeboat-";
+/// What stands between the name of a replaced database and the time.
+const REPLACED: &[u8] = b".bad-";
 /// The file in a stage that says what it is, locked while a run uses it.
 pub(crate) const STAGE_POINTER: &str = "lifeboat-stage";
 
@@ -16,6 +18,19 @@ pub(crate) const STAGE_POINTER: &str = "lifeboat-stage";
 pub(crate) fn has_archive_name(name: &[u8]) -> bool {
     let suffixes: [&[u8]; 4] = [b".zst", b".gz", b".tgz", b".tzst"];
     suffixes.iter().any(|suffix| name.ends_with(suffix))
+}
+
+/// How what a restore replaced of a database is called: `<name>.bad-<10 digits>`,
+/// with its logs. No other name is taken for one.
+pub(crate) fn is_replaced(name: &[u8]) -> bool {
+    let base = crate::sqlite::LOGS.iter().find_map(|end| name.strip_suffix(end.as_bytes())).unwrap_or(name);
+    let Some((start, digits)) = base.len().checked_sub(10).map(|at| base.split_at(at)) else { return false };
+    digits.iter().all(u8::is_ascii_digit) && start.strip_suffix(REPLACED).is_some_and(|name| !name.is_empty())
+}
+
+/// The name of what a restore replaced of the database `name`, at `epoch` seconds since 1970.
+pub(crate) fn replaced_name(name: &[u8], epoch: i64) -> Vec<u8> {
+    [name, REPLACED, format!("{epoch:010}").as_bytes()].concat()
 }
 
 /// The stage of the restore `id` beside what is called `name`; inside a
@@ -65,6 +80,11 @@ mod tests {
         assert_eq!(stage_id(&stage_name(b".app.lifeboat-x", id)), Some(id));
         for other in ["app.lifeboat-0123456789abcdef0123456789abcdef", ".lifeboat-0123", ".app.lifeboat-", "x"] {
             assert_eq!(stage_id(other.as_bytes()), None, "{other}");
+        }
+        let epoch = replaced_name(b"x.db", 1_771_902_000);
+        assert!(is_replaced(&epoch) && is_replaced(b"x.db.bad-1771902000-wal"));
+        for other in ["x.db.bad-177190200", "x.db.bad-17719020000", ".bad-1771902000", "x.db.bad-1771902000-old"] {
+            assert!(!is_replaced(other.as_bytes()), "{other}");
         }
         assert!(has_archive_name(b"a.tar.zst") && !has_archive_name(b"a.tar"));
     }

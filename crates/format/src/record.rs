@@ -47,6 +47,10 @@ pub struct Head {
     /// How many problems there were, by class.
     #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
     pub problem_counts: BTreeMap<String, u64>,
+    /// What of the application's configuration a restore on another host
+    /// needs; without secrets. The engine knows its shape.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub config: Option<serde_json::Value>,
 }
 
 /// How much is in a snapshot.
@@ -75,10 +79,17 @@ pub struct Tool {
 /// One source of a snapshot.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct Source {
-    /// Its name; its entries stand under `files/<name>`.
+    /// Its name.
     pub name: String,
-    /// Its kind, `files` so far.
+    /// Its kind: `files` or `sqlite`.
     pub kind: String,
+    /// The entry path of its root, where that is not [`Source::usual_place`];
+    /// empty: what is in the root stands at the top.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub at: Option<String>,
+    /// Which names at `at` are this source's, where several share that place.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub names: Vec<String>,
     /// When its capture began.
     pub started: jiff::Timestamp,
     /// When its capture ended.
@@ -100,7 +111,7 @@ pub struct Source {
     pub details: Details,
 }
 
-/// What is recorded of a `files` source.
+/// What is recorded of a source beyond what all kinds have.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
 pub struct Details {
     /// The patterns of what was taken; none: everything.
@@ -112,6 +123,29 @@ pub struct Details {
     /// Why it failed; then nothing of it is in the snapshot.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub failed: Option<String>,
+    /// Of a database: what is in it.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub database: Option<Database>,
+}
+
+/// What is recorded of a database.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Database {
+    /// The exact number of rows of each table, of those that could be counted.
+    #[serde(default)]
+    pub tables: BTreeMap<String, u64>,
+    /// Tables whose rows were left out on purpose.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub excluded_tables: Vec<String>,
+    /// Bytes of a page.
+    #[serde(default)]
+    pub page_size: u32,
+    /// `wal` or `rollback`.
+    #[serde(default)]
+    pub journal_mode: String,
+    /// What could not be checked, and why.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub unchecked: Vec<String>,
 }
 
 /// One entry as the manifest has it.
@@ -179,6 +213,21 @@ fn bytes(text: &str, base64: Option<&str>) -> Result<Vec<u8>> {
 }
 
 impl Source {
+    /// Where the root of a source stands in a snapshot, unless `at` says otherwise.
+    #[must_use]
+    pub fn usual_place(kind: &str, name: &str) -> String {
+        match kind {
+            "sqlite" => format!("sqlite/{name}.db"),
+            _ => format!("files/{name}"),
+        }
+    }
+
+    /// The entry path of its root; empty where what is in the root stands at the top.
+    #[must_use]
+    pub fn place(&self) -> String {
+        self.at.clone().unwrap_or_else(|| Self::usual_place(&self.kind, &self.name))
+    }
+
     /// Sets `root` from the bytes of a path.
     pub fn set_root(&mut self, root: &[u8]) {
         let (text, base64) = text(root);

@@ -165,6 +165,8 @@ fn describe(root: &Root, started: Timestamp, request: &BackupRequest) -> record:
     let mut source = record::Source {
         name: root.name.clone(),
         kind: "files".to_owned(),
+        at: None,
+        names: Vec::new(),
         started,
         finished: started,
         point: None,
@@ -175,6 +177,7 @@ fn describe(root: &Root, started: Timestamp, request: &BackupRequest) -> record:
             include: request.selection.include.clone(),
             exclude: request.selection.exclude.clone(),
             failed: None,
+            database: None,
         },
     };
     source.set_root(root.path.as_os_str().as_bytes());
@@ -185,6 +188,8 @@ fn describe_failed(source: &FailedSource, started: Timestamp, finished: Timestam
     record::Source {
         name: source.name.clone(),
         kind: "files".to_owned(),
+        at: None,
+        names: Vec::new(),
         started,
         finished,
         point: None,
@@ -224,6 +229,7 @@ fn head(
             .map(|problem| format!("{}: {}: {}", problem.class.word(), problem.object, problem.message))
             .collect(),
         problem_counts: problems.counts.iter().map(|(class, count)| ((*class).to_owned(), *count)).collect(),
+        config: None,
     }
 }
 

@@ -98,6 +98,26 @@ pub enum Source {
     Sqlite(SqliteSource),
 }
 
+impl Source {
+    /// The word for its kind, as in the manifest.
+    #[must_use]
+    pub fn kind(&self) -> &'static str {
+        match self {
+            Self::Files(_) => "files",
+            Self::Sqlite(_) => "sqlite",
+        }
+    }
+
+    /// Where it stands.
+    #[must_use]
+    pub fn root(&self) -> &Path {
+        match self {
+            Self::Files(files) => &files.root,
+            Self::Sqlite(sqlite) => &sqlite.path,
+        }
+    }
+}
+
 /// A source of files.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct FilesSource {

@@ -39,6 +39,19 @@ impl Matcher {
     }
 }
 
+/// A pattern that matches `path` and nothing else: what means something in
+/// gitignore syntax is escaped.
+pub(crate) fn literal(path: &str) -> String {
+    let mut pattern = String::with_capacity(path.len());
+    for c in path.chars() {
+        if "\\*?[]{}! #".contains(c) {
+            pattern.push('\\');
+        }
+        pattern.push(c);
+    }
+    pattern
+}
+
 fn as_path(bytes: &[u8]) -> &Path {
     Path::new(OsStr::from_bytes(bytes))
 }
@@ -59,6 +72,17 @@ fn compile(patterns: &[String], option: &str) -> Result<Gitignore> {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_literal_pattern_matches_its_path_alone() {
+        for path in ["a b", "x[1].db", "!x", "#x", "a*b", "a\\b", "{a,b}", "trailing "] {
+            let exclude = vec![format!("/{}", literal(path))];
+            let matcher = Matcher::new(&Selection { exclude, ..Selection::default() }).unwrap();
+            assert!(matcher.excludes(path.as_bytes(), false), "{path}");
+            assert!(!matcher.excludes(format!("d/{path}").as_bytes(), false), "{path}");
+            assert!(!matcher.excludes(b"a-b", false), "{path}");
+        }
+    }
 
     #[test]
     fn patterns_mean_what_gitignore_says() {

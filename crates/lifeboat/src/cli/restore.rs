@@ -56,6 +56,9 @@ pub(crate) struct Args {
     /// How long what is replaced is kept: 7d, 12h, 0s or forever
     #[arg(long, value_name = "DURATION", value_parser = keep, conflicts_with = "to")]
     keep_replaced: Option<Keep>,
+    /// Restore a snapshot although the application here is older than it
+    #[arg(long, conflicts_with = "to")]
+    ignore_version: bool,
     /// Make device nodes too
     #[arg(long)]
     devices: bool,
@@ -148,6 +151,9 @@ pub(crate) fn run(args: &Args, surface: Surface<'_>) -> Result<u8> {
         same_owner: args.same_owner,
         threads: args.threads,
         keep_replaced: args.keep_replaced,
+        accepts_partial: false,
+        ignore_version: args.ignore_version,
+        trusted: None,
     };
     let agreed = restore_live::Agreed { force: args.force, unauthenticated: args.allow_unauthenticated };
     restore_live::run(request, agreed, args.dry_run, surface)

@@ -1,12 +1,14 @@
 //! From what is staged and what is live to the list of steps: walked once,
 //! when the services have stopped, just before the swap.
 
+use std::collections::HashSet;
 use std::path::PathBuf;
 
 use lifeboat_store as store;
 use rustix::fs::Stat;
 
 use super::attrs::{Attrs, attrs};
+use super::database::has_state_in_logs;
 use super::ground::Ground;
 use super::journal::Replaced;
 use super::left_out::{Fate, Judge};
@@ -43,6 +45,8 @@ pub(super) struct Builder<'a> {
     /// Whether things can change places, for each place.
     pub(super) exchanges: &'a [bool],
     pub(super) built: Built,
+    /// Logs of databases that steps of their own move away.
+    pub(super) vacated: HashSet<(usize, Vec<u8>)>,
 }
 
 /// A place and a path in it, with where that is in its source.
@@ -74,15 +78,15 @@ impl Builder<'_> {
         move |error| store::Error::io("look at", &live, error).into()
     }
 
-    fn staged(&self, place: usize) -> Result<&Tree> {
+    pub(super) fn staged(&self, place: usize) -> Result<&Tree> {
         self.sides.staged(place, Side::Swap).ok_or_else(|| Error::new(ErrorKind::Failed, "the stage is gone"))
     }
 
-    fn staged_stat(&self, at: At<'_>) -> Result<Option<Stat>> {
+    pub(super) fn staged_stat(&self, at: At<'_>) -> Result<Option<Stat>> {
         self.staged(at.place)?.stat(at.path).map_err(self.failed(at))
     }
 
-    fn live_stat(&self, at: At<'_>) -> Result<Option<Stat>> {
+    pub(super) fn live_stat(&self, at: At<'_>) -> Result<Option<Stat>> {
         self.sides.live(at.place).stat(at.path).map_err(self.failed(at))
     }
 
@@ -115,19 +119,26 @@ impl Builder<'_> {
             self.merge(at)?;
             return Ok(false);
         }
-        let is_same = self.known.is_some_and(|known| known.is_same_still(at.place, at.path, stamp(&live)));
+        let is_same = self.known.is_some_and(|known| known.is_same_still(at.place, at.path, stamp(&live)))
+            && !has_state_in_logs(self.sides.live(at.place), at.path, &live);
         if is_same || self.terms.mode == Mode::Merge {
             return Ok(false);
         }
         self.note_replaced(at, &live, true)?;
         let live = self.settled(at, live)?;
+        let logs = if self.concerns_database(at, &staged, Some(&live))? {
+            Some(self.vacate_logs(at, staged.st_ino)?)
+        } else {
+            None
+        };
         self.replace(at, &staged, &live);
+        logs.into_iter().for_each(|logs| self.clear_logs(at, logs));
         Ok(true)
     }
 
     /// Something live goes: who uses it, and how much it is.
     pub(super) fn note_replaced(&mut self, at: At<'_>, live: &Stat, must_be_known: bool) -> Result<()> {
-        let path = self.terms.roots[at.number].live(at.inner);
+        let path = self.terms.places[at.place].live(at.path);
         self.note(at, live);
         self.ground.note_mounts(&path);
         if must_be_known && !self.force && self.known.is_some_and(|known| !known.knows(at.place, at.path)) {
@@ -150,7 +161,7 @@ impl Builder<'_> {
     }
 
     fn note(&mut self, at: At<'_>, live: &Stat) {
-        let path = self.terms.roots[at.number].live(at.inner);
+        let path = self.terms.places[at.place].live(at.path);
         self.built.replaced.entries += 1;
         self.built.replaced.bytes += size(live);
         self.ground.note(&path, live);
@@ -166,19 +177,22 @@ impl Builder<'_> {
     /// Nothing is there: what is staged moves in.
     fn place(&mut self, at: At<'_>) -> Result<()> {
         let Some(staged) = self.staged_stat(at)? else { return Ok(()) };
+        let is_database = self.concerns_database(at, &staged, None)?;
+        let logs = if is_database { Some(self.vacate_logs(at, staged.st_ino)?) } else { None };
         self.built.steps.push(Step::Move {
             place: at.place,
             from: Spot::new(Side::Swap, at.path),
             to: Spot::new(Side::Live, at.path),
             inode: staged.st_ino,
         });
+        logs.into_iter().for_each(|logs| self.clear_logs(at, logs));
         Ok(())
     }
 
     /// `live` as it will be when it is moved: an overlay copies a file to its
     /// upper layer first, and where it has other names in the lower one it
     /// becomes another inode.
-    fn settled(&self, at: At<'_>, live: Stat) -> Result<Stat> {
+    pub(super) fn settled(&self, at: At<'_>, live: Stat) -> Result<Stat> {
         if self.terms.places[at.place].moves_dirs || is_dir(&live) {
             return Ok(live);
         }
@@ -256,7 +270,8 @@ impl Builder<'_> {
     /// Something live that the snapshot does not hold. True when it goes.
     fn delete(&mut self, at: At<'_>) -> Result<bool> {
         let Some(live) = self.live_stat(at)? else { return Ok(false) };
-        if self.terms.roots[at.number].is_border(at.inner) {
+        let is_vacated = self.vacated.contains(&(at.place, at.path.to_vec()));
+        if self.terms.roots[at.number].is_border(at.inner) || is_vacated {
             return Ok(false);
         }
         match self.judge(at, &live)? {

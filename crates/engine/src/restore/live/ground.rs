@@ -111,8 +111,15 @@ impl Ground {
         let path = root.live(inner);
         let has_border = root.borders.iter().any(|(border, _)| below(&border.0, inner).is_some());
         let moves = root.place(inner, &terms.places).is_some_and(|(place, _)| terms.places[place].moves_dirs);
+        // A database of another source in it has steps of its own, by its present path.
+        let holds_another =
+            terms.roots.iter().enumerate().any(|(other, root)| {
+                other != number && below(&root.path.0, path.as_os_str().as_encoded_bytes()).is_some()
+            });
         terms.mode == Mode::Full
             && rules.selects_all(number)
+            && (!inner.is_empty() || root.has_own_entry())
+            && !holds_another
             && moves
             && !has_border
             && self.mounts.at_or_below(&path).is_empty()

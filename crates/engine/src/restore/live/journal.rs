@@ -10,10 +10,11 @@ use jiff::Timestamp;
 use lifeboat_store::log::Log;
 use serde::{Deserialize, Serialize};
 
+use super::aside::Aside;
 use super::name::Name;
 use super::step::{DirChange, Step};
 use super::terms::Terms;
-use crate::config::Keep;
+use crate::config::{Check, Keep};
 use crate::health::HealthCheck;
 use crate::services::{Found, Reload, Service};
 use crate::{Error, ErrorKind, Result, lock};
@@ -36,6 +37,8 @@ pub(super) struct Header {
     pub(super) services: Vec<Service>,
     pub(super) reload: Option<Reload>,
     pub(super) health: Vec<HealthCheck>,
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub(super) after_restore: Vec<Check>,
     pub(super) keep: Keep,
     /// The restore that this one undoes; its kept state is what comes back.
     #[serde(default, skip_serializing_if = "Option::is_none")]
@@ -94,6 +97,8 @@ enum Line {
     Kept {
         until: Option<Timestamp>,
     },
+    /// What of databases has a name beside them.
+    Aside(Vec<Aside>),
 }
 
 /// A journal as it was read.
@@ -108,6 +113,7 @@ pub(super) struct Story {
     pub(super) dirs: Vec<DirChange>,
     pub(super) replaced: Replaced,
     pub(super) kept_until: Option<Timestamp>,
+    pub(super) aside: Vec<Aside>,
 }
 
 /// An open journal, and what it says so far.
@@ -219,6 +225,13 @@ impl Journal {
         Ok(())
     }
 
+    /// Notes what is given names beside databases, before it is.
+    pub(super) fn set_aside(&mut self, aside: Vec<Aside>) -> Result<()> {
+        self.append(&[Line::Aside(aside.clone())])?;
+        self.story.aside = aside;
+        Ok(())
+    }
+
     /// The restore is over and nothing of it is left.
     pub(super) fn remove(&self) -> Result<()> {
         // Gone already, unless it could not be removed when the services were started.
@@ -238,6 +251,7 @@ impl Story {
             dirs: Vec::new(),
             replaced: Replaced::default(),
             kept_until: None,
+            aside: Vec::new(),
         }
     }
 
@@ -291,6 +305,7 @@ impl Story {
                 (self.phase, self.since) = (phase, at);
             }
             Line::Kept { until } => self.kept_until = until,
+            Line::Aside(aside) => self.aside = aside,
         }
     }
 

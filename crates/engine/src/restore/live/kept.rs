@@ -14,7 +14,7 @@ use super::stages::Stages;
 use super::step::{Side, Sides, Step};
 use super::target::touches;
 use super::tree::{Tree, is_dir};
-use super::{Consent, Host, LiveReport, Recovered, no_such};
+use super::{Consent, Host, LiveReport, Recovered, aside, no_such};
 use crate::config::Keep;
 use crate::health::is_healthy_now;
 use crate::lock::{self, Lock};
@@ -40,6 +40,8 @@ pub struct Kept {
     pub bytes: u64,
     /// Where it is.
     pub folders: Vec<String>,
+    /// Databases among it, by their names beside the live ones.
+    pub aside: Vec<String>,
     /// Whether it is the new state, which was there until a rollback, and not the old one.
     pub is_new_state: bool,
 }
@@ -47,6 +49,7 @@ pub struct Kept {
 impl Kept {
     pub(super) fn of(story: &Story) -> Self {
         let header = &story.header;
+        let places = &header.terms.places;
         Self {
             id: header.id.clone(),
             app: header.app.clone(),
@@ -55,7 +58,12 @@ impl Kept {
             until: story.kept_until,
             entries: story.replaced.entries,
             bytes: story.replaced.bytes,
-            folders: header.terms.places.iter().map(|place| place.stage.to_string()).collect(),
+            folders: places.iter().map(|place| place.stage.to_string()).collect(),
+            aside: story
+                .aside
+                .iter()
+                .map(|aside| places[aside.place].live(&aside.name.0).display().to_string())
+                .collect(),
             is_new_state: story.phase == Phase::Returned,
         }
     }
@@ -92,7 +100,8 @@ pub(super) fn after_commit(
     }
     journal.keep_until(until(keep, now))?;
     point(journal, stages, true)?;
-    clear(&journal.story)
+    clear(&journal.story)?;
+    aside::give_names(journal)
 }
 
 /// Until when something is kept that is replaced at `now`.
@@ -122,6 +131,7 @@ pub(super) fn after_rollback(
             stages.point(&older, &path, true)?;
         }
         Stages::restore_times(&header.terms);
+        aside::give_names(&mut Journal::open(&path)?)?;
         return journal.remove();
     }
     if keep_new {
@@ -154,7 +164,7 @@ fn clear(story: &Story) -> Result<()> {
             Step::Move { place, from, to, inode } if from.side == Side::Live && to.side != Side::Live => {
                 Some((*place, *inode))
             }
-            Step::Move { .. } => None,
+            Step::Move { .. } | Step::Vacate { .. } | Step::Clear { .. } => None,
         })
         .collect();
     for place in 0..story.header.terms.places.len() {
@@ -200,8 +210,7 @@ pub(super) fn remove_due(host: &Host<'_>, roots: &[PathBuf], held: Option<&str>,
         let is_held = held == Some(story.header.lock.as_str());
         let lock = if is_held { None } else { lock::take(host.data_dir, &story.header.lock).ok() };
         if is_held || lock.is_some() {
-            Stages::remove(&story.header.terms)?;
-            Journal::open(&path)?.remove()?;
+            remove(&path, &story)?;
         }
     }
     Ok(())
@@ -224,9 +233,15 @@ fn find(data_dir: &Path, id: Option<&str>) -> Result<(PathBuf, Story)> {
 pub(crate) fn discard(host: &Host<'_>, id: Option<&str>) -> Result<Kept> {
     let (path, story) = find(host.data_dir, id)?;
     let _lock = lock::take(host.data_dir, &story.header.lock)?;
-    Stages::remove(&story.header.terms)?;
-    Journal::open(&path)?.remove()?;
+    remove(&path, &story)?;
     Ok(Kept::of(&story))
+}
+
+/// Removes what a restore replaced, and its journal after it.
+fn remove(path: &Path, story: &Story) -> Result<()> {
+    aside::remove(story)?;
+    Stages::remove(&story.header.terms)?;
+    Journal::open(path)?.remove()
 }
 
 /// Keeps what the restore `id` replaced for ever.
@@ -283,7 +298,8 @@ impl Undo<'_> {
         };
         let archive = old.archive.as_path().to_owned();
         let mut run = Run::begin(&self.host, header, None, true)?;
-        let done = run.take_over(watch.cancel).and_then(|()| run.forward(watch.cancel));
+        let done = aside::take_back(&self.story).and_then(|()| run.take_over(watch.cancel));
+        let done = done.and_then(|()| run.forward(watch.cancel));
         run.end(done)?;
         let mut report = LiveReport {
             id: self.host.id.clone(),

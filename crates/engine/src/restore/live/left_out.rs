@@ -7,6 +7,7 @@ use std::os::fd::AsFd as _;
 use lifeboat_format::archive::Archive;
 use rustix::fs::{FileType, Stat};
 
+use super::database::{base_of_log, is_database};
 use super::ground::Ground;
 use super::name::{join, split};
 use super::terms::{Root, Rules, Terms};
@@ -69,6 +70,13 @@ impl Judge<'_> {
     }
 
     fn own_fate(&self, number: usize, inner: &[u8], (tree, path): (&Tree, &[u8]), stat: &Stat) -> Fate {
+        // A log shares the fate of its database, whatever patterns say of its name.
+        if let (Some(base), Some(base_path), true) = (base_of_log(inner), base_of_log(path), is_file(stat))
+            && let Ok(Some(base_stat)) = tree.stat(base_path)
+            && is_database(tree, base_path, &base_stat)
+        {
+            return self.own_fate(number, base, (tree, base_path), &base_stat);
+        }
         let root = &self.terms.roots[number];
         let is_dir = is_dir(stat);
         let kind = FileType::from_raw_mode(stat.st_mode);
@@ -77,7 +85,8 @@ impl Judge<'_> {
             || !matches!(kind, FileType::RegularFile | FileType::Directory | FileType::Symlink)
             || self.is_elsewhere(root, inner, tree, stat)
             || (is_file(stat) && self.is_archive(root, inner, stat))
-            || (is_dir && is_ours(tree, path));
+            || (is_dir && is_ours(tree, path))
+            || ours::is_replaced(split(inner).1);
         if is_kept {
             return Fate::Stays;
         }

@@ -8,8 +8,11 @@
 //! and commits, or rolls back. `recover` does so after a crash; `kept` looks
 //! after what was replaced.
 
+mod aside;
 mod attrs;
 mod build;
+mod database;
+mod fitness;
 mod ground;
 mod journal;
 mod kept;
@@ -34,13 +37,13 @@ use serde::Serialize;
 
 pub use kept::{Kept, Undo};
 pub(crate) use kept::{all as kept, discard, keep, undo};
-pub use plan::{Consent, Counts, LivePlan, PlannedRoot, PlannedService, PlannedSpace, User};
+pub use plan::{Consent, Counts, LivePlan, PlannedRoot, PlannedService, PlannedSpace, PlannedVersion, User};
 pub use recover::{Decision, Recovered, Waiting};
 pub(crate) use recover::{before_a_run, decide, recover, waiting};
 pub use terms::Mode;
 
 use crate::clock::Clock;
-use crate::config::{Config, Keep};
+use crate::config::{AppConfig, Config, Keep};
 use crate::lock::{self, Lock};
 use crate::report::{PlanLine, Problems, Watch, as_seconds, as_shown};
 use crate::tally::Tally;
@@ -75,6 +78,14 @@ pub struct LiveRequest {
     pub threads: Option<usize>,
     /// How long what is replaced is kept; by default what is configured, else 7 days.
     pub keep_replaced: Option<Keep>,
+    /// Whether a snapshot that lacks what it must hold is restored all the
+    /// same, because it was named by its id.
+    pub accepts_partial: bool,
+    /// Whether an application that is older than the snapshot is no reason to refuse.
+    pub ignore_version: bool,
+    /// The app as the archive carries it, where this host has no configuration
+    /// of it and somebody agreed to use what it says.
+    pub trusted: Option<AppConfig>,
 }
 
 /// What a restore in place did.
@@ -219,7 +230,8 @@ impl Prepared<'_> {
         let mut terms = self.plan.terms.clone();
         // Somebody may have changed something there since the plan was made.
         terms.places.iter_mut().for_each(stages::look_at_time);
-        let app = self.host.config.and_then(|config| config.apps.get(&self.plan.app));
+        let configured = self.host.config.and_then(|config| config.apps.get(&self.plan.app));
+        let app = configured.or(self.request.trusted.as_ref());
         Ok(journal::Header {
             journal: journal::Header::format(),
             id: self.host.id.clone(),
@@ -232,6 +244,7 @@ impl Prepared<'_> {
             services: app.map(|app| app.services.clone()).unwrap_or_default(),
             reload: app.and_then(|app| app.reload.clone()),
             health: app.map(|app| app.health.clone()).unwrap_or_default(),
+            after_restore: app.map(|app| app.after_restore.clone()).unwrap_or_default(),
             keep: self.plan.keep_replaced,
             undo_of: None,
         })

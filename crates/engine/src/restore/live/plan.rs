@@ -52,6 +52,10 @@ pub struct LivePlan {
     pub services: Vec<PlannedService>,
     /// How many health checks have to pass.
     pub health_checks: usize,
+    /// How many checks of the data have to pass after them.
+    pub checks: usize,
+    /// The versions of the application, where anything is known of them.
+    pub version: Option<PlannedVersion>,
     /// Who uses what would be replaced.
     pub users: Vec<User>,
     /// What could not be looked at, one line each.
@@ -109,6 +113,17 @@ pub struct PlannedRoot {
     pub is_configured: bool,
     /// Whether something is there.
     pub exists: bool,
+}
+
+/// The versions of an application.
+#[derive(Clone, Debug, Serialize)]
+pub struct PlannedVersion {
+    /// The one that the snapshot was made of.
+    pub snapshot: Option<String>,
+    /// The one that is installed here.
+    pub here: Option<String>,
+    /// Why that is not known.
+    pub unknown: Option<String>,
 }
 
 /// Room on one file system.
@@ -285,6 +300,10 @@ impl LivePlan {
             let entries = if count == 1 { "1 existing entry".to_owned() } else { format!("{count} existing entries") };
             (count > 0).then(|| format!("{what} {entries}"))
         };
+        if self.outcome == Outcome::Scope {
+            let sources: Vec<&str> = self.roots.iter().map(|root| root.source.as_str()).collect();
+            questions.push(format!("restore a snapshot of only a part of the app: {}", sources.join(", ")));
+        }
         questions.extend(counted(self.counts.overwrite, "overwrite"));
         questions.extend(counted(self.counts.delete, "delete"));
         questions.extend(counted(self.counts.attributes, "change owner, mode or attributes of"));
@@ -392,6 +411,8 @@ mod tests {
                 space: Vec::new(),
                 services: Vec::new(),
                 health_checks: 0,
+                checks: 0,
+                version: None,
                 users: Vec::new(),
                 unseen: Vec::new(),
                 keep_replaced: Keep::default(),

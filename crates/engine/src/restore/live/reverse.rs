@@ -5,9 +5,10 @@ use std::collections::HashSet;
 
 use super::attrs::attrs;
 use super::build::{At, Builder, Built};
+use super::database::Turned;
 use super::journal::{Phase, Story};
 use super::name::{Name, below};
-use super::step::{DirChange, Side, Spot, Step};
+use super::step::{DirChange, Side, Spot, Step, cleared};
 use super::tree::is_dir;
 use crate::{Error, ErrorKind, Result};
 
@@ -20,6 +21,7 @@ impl Builder<'_> {
         for dir in dirs {
             self.change_back(dir)?;
         }
+        let mut turned = Turned::of(steps);
         // Paths that an earlier step of this list makes free.
         let mut freed: HashSet<(usize, Name)> = HashSet::new();
         for step in steps.iter().rev() {
@@ -37,6 +39,10 @@ impl Builder<'_> {
                     // What was carried over is carried back with its directory.
                     _ => {}
                 },
+                Step::Clear { place, live, database, .. } => self.vacate_again(&mut turned, *place, live, database)?,
+                Step::Vacate { place, live, to, inode, database, .. } => {
+                    self.bring_log_back(&turned, *place, (live, database), (to, *inode))?;
+                }
             }
         }
         Ok(self.built)
@@ -111,7 +117,7 @@ impl Builder<'_> {
     }
 
     /// The source that a live path of a place belongs to, and the path in it.
-    fn source_of(&self, place: usize, path: &[u8]) -> (usize, Vec<u8>) {
+    pub(super) fn source_of(&self, place: usize, path: &[u8]) -> (usize, Vec<u8>) {
         let live = self.terms.places[place].live(path);
         let live = live.as_os_str().as_encoded_bytes();
         let of = |(number, root): (usize, &super::terms::Root)| Some((number, below(live, &root.path.0)?.to_vec()));
@@ -124,11 +130,18 @@ impl Builder<'_> {
 fn of_rollback(old: &Story) -> (Vec<Step>, Vec<DirChange>) {
     let is_carried = |step: &Step| match step {
         Step::Move { from, to, .. } => (from.side, to.side) == (Side::Live, Side::Swap),
-        Step::Exchange { .. } => false,
+        Step::Exchange { .. } | Step::Vacate { .. } | Step::Clear { .. } => false,
     };
     let turned = |step: Step| match step {
         Step::Exchange { place, staged, live, new, old } => Step::Exchange { place, staged, live, new: old, old: new },
         Step::Move { place, from, to, inode } => Step::Move { place, from: to, to: from, inode },
+        Step::Vacate { place, live, inode, database, .. } => {
+            Step::Clear { place, live, known: inode.into_iter().collect(), database }
+        }
+        Step::Clear { place, live, database, .. } => {
+            let to = cleared(&live.0);
+            Step::Vacate { place, live, to, inode: None, database, new: 0 }
+        }
     };
     let steps = old.steps.iter().rev().filter(|step| !is_carried(step)).cloned().map(turned).collect();
     let dirs = old.dirs.iter().cloned().map(|dir| DirChange { forward: dir.backward, backward: dir.forward, ..dir });

@@ -239,6 +239,7 @@ impl<'a> Run<'a> {
             force: self.force,
             exchanges: &exchanges,
             built: Built::default(),
+            vacated: Default::default(),
         };
         let built = match &header.undo_of {
             None => builder.build()?,

@@ -60,6 +60,28 @@ pub(super) enum Step {
     },
     /// Something moves to where nothing is.
     Move { place: usize, from: Spot, to: Spot, inode: u64 },
+    /// A log that SQLite keeps beside a database goes before the database
+    /// does; nothing may be there.
+    Vacate {
+        place: usize,
+        live: Name,
+        /// Where it goes.
+        to: Spot,
+        /// `None`: no log is there.
+        inode: Option<u64>,
+        /// The database, and the inode that becomes it: once it stands there, a log is its own.
+        database: Name,
+        new: u64,
+    },
+    /// After the database has changed: what its new state has written into a
+    /// log goes before the old database comes back, and comes back with it.
+    Clear {
+        place: usize,
+        live: Name,
+        /// Logs that are no trouble: those of the state that comes back.
+        known: Vec<u64>,
+        database: Name,
+    },
 }
 
 /// The attributes of a directory that stays and changes.
@@ -216,9 +238,12 @@ type End<'p> = (std::rc::Rc<OwnedFd>, &'p [u8]);
 type Ends<'p> = (End<'p>, End<'p>);
 
 impl Step {
-    fn place(&self) -> usize {
+    pub(super) fn place(&self) -> usize {
         match self {
-            Self::Exchange { place, .. } | Self::Move { place, .. } => *place,
+            Self::Exchange { place, .. }
+            | Self::Move { place, .. }
+            | Self::Vacate { place, .. }
+            | Self::Clear { place, .. } => *place,
         }
     }
 
@@ -247,6 +272,27 @@ impl Step {
                     _ => Err(self.unexpected(sides)),
                 }
             }
+            Self::Vacate { .. } | Self::Clear { .. } => self.apply_to_log(sides),
+        }
+    }
+
+    fn apply_to_log(&self, sides: &Sides) -> Result<()> {
+        let place = &sides.places[self.place()];
+        let failed = |error| self.failed(sides, "move", error);
+        let live = self.object();
+        match self {
+            Self::Vacate { to, inode, database, new, .. } => {
+                match place.there(Side::Live, &live.path.0).map_err(failed)? {
+                    There::Nothing => Ok(()),
+                    There::Inode(is) if Some(is) == *inode => place.rename(&live, to).map_err(failed),
+                    _ if place.there(Side::Live, &database.0).map_err(failed)? == There::Inode(*new) => Ok(()),
+                    _ => Err(self.unexpected(sides)),
+                }
+            }
+            _ => match place.rename(&cleared(&live.path.0), &live) {
+                Err(Errno::NOENT | Errno::EXIST) => Ok(()),
+                done => done.map_err(failed),
+            },
         }
     }
 
@@ -275,6 +321,26 @@ impl Step {
                     // What was new is gone, or something else took its place: neither may stay live.
                     _ if to.side == Side::Live => self.clear_live(sides, from, to, at_to),
                     _ => Err(self.lost(sides, to, from)),
+                }
+            }
+            Self::Vacate { live, to, inode: Some(inode), .. } => {
+                let live = Spot { side: Side::Live, path: live.clone() };
+                if place.there(Side::Live, &live.path.0).map_err(failed)? == There::Inode(*inode) {
+                    return Ok(());
+                }
+                self.bring_back(sides, to, &live, *inode)
+            }
+            Self::Vacate { inode: None, .. } => Ok(()),
+            Self::Clear { live, known, .. } => {
+                let spot = Spot { side: Side::Live, path: live.clone() };
+                match place.there(Side::Live, &live.0).map_err(failed)? {
+                    There::Nothing => Ok(()),
+                    There::Inode(is) if known.contains(&is) => Ok(()),
+                    // By a name that tells what it was, so that it can be given back with its database.
+                    _ => match place.rename(&spot, &cleared(&live.0)) {
+                        Err(Errno::EXIST) => self.set_aside(sides, &spot),
+                        done => done.map_err(failed),
+                    },
                 }
             }
         }
@@ -323,6 +389,7 @@ impl Step {
             Self::Exchange { live, .. } => Spot { side: Side::Live, path: live.clone() },
             Self::Move { from, to, .. } if to.side != Side::Live => from.clone(),
             Self::Move { to, .. } => to.clone(),
+            Self::Vacate { live, .. } | Self::Clear { live, .. } => Spot { side: Side::Live, path: live.clone() },
         }
     }
 
@@ -346,6 +413,12 @@ impl Step {
             format!("what belongs to {} is not at {} any more", home.display(), kept.display()),
         )
     }
+}
+
+/// Where the log at `live` of a state that had run goes when the state before it comes back.
+pub(super) fn cleared(live: &[u8]) -> Spot {
+    let name = lifeboat_format::model::Sha256::of(live).to_string();
+    Spot::new(Side::Removed, format!("log-{name}").as_bytes())
 }
 
 impl DirChange {

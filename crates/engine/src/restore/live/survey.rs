@@ -1,8 +1,8 @@
 //! Looking at the archive's list and at what is live, for a plan. Changes nothing.
 
-use std::ffi::OsStr;
 mod removals;
 
+use std::ffi::OsStr;
 use std::fs::File;
 use std::io::Read as _;
 use std::os::unix::ffi::OsStrExt as _;
@@ -16,6 +16,8 @@ use lifeboat_format::record::Record;
 use lifeboat_store::{self as store, durable};
 use rustix::fs::{Access, OFlags, Stat};
 
+use super::database::has_state_in_logs;
+use super::fitness::{Required, check_version};
 use super::ground::Ground;
 use super::name::{Name, join, split};
 use super::plan::{Known, LivePlan, PlannedService, PlannedSpace, Present, action};
@@ -43,14 +45,21 @@ pub(super) fn plan(
 ) -> Result<LivePlan> {
     let targets = target::find(archive, request, host)?;
     let mut survey = Survey::new(archive, &targets, request, host, watch, each)?;
+    check_version(&targets, request.ignore_version, watch.cancel, &mut survey.plan)?;
+    let accepts_partial = request.accepts_partial || !request.only.is_empty();
+    let mut required = Required::of(&targets, &mut survey.plan, accepts_partial)?;
     if !request.only.is_empty() {
         survey.find_needed()?;
     }
     let mut found = 0;
     inspect::records(archive, watch.cancel, &mut |path, record| {
+        if let Some((_, root, inner)) = survey.plan.terms.root_of(path) {
+            required.see(&root.source.0, inner, record.kind() == EntryKind::Dir);
+        }
         found += u64::from(survey.visit(path, record)?);
         Ok(())
     })?;
+    required.finish(&mut survey.plan);
     survey.settle_links()?;
     survey.keep_empty_borders()?;
     if found == 0 {
@@ -124,6 +133,8 @@ impl<'a> Survey<'a> {
             space: Vec::new(),
             services: planned,
             health_checks: targets.app.map_or(0, |app| app.health.len()),
+            checks: targets.app.map_or(0, |app| app.after_restore.len()),
+            version: None,
             users: Vec::new(),
             unseen: Vec::new(),
             keep_replaced: keep,
@@ -233,7 +244,7 @@ impl<'a> Survey<'a> {
                 return Ok(());
             }
             let mut at = path.parent();
-            while let Some(dir) = at.filter(|dir| super::terms::inner_of(dir).is_some()) {
+            while let Some(dir) = at.filter(|dir| terms.root_of(dir).is_some_and(|(of, ..)| of == number)) {
                 at = dir.parent();
                 if !needed.insert(Name(dir.as_bytes().to_vec())) {
                     break;
@@ -360,6 +371,9 @@ impl<'a> Survey<'a> {
                 .extend(record.target()?.and_then(|target| EntryPath::new(target).ok()).map(|to| (path.clone(), to)));
         }
         self.plan.count(action, path, 0);
+        if action == Action::New || action == Action::Overwrite {
+            self.replace_logs(spot, stat.as_ref())?;
+        }
         if action == Action::Conflict && record.kind() == EntryKind::Dir {
             self.conflict = Some(path.clone());
         }
@@ -404,6 +418,7 @@ impl<'a> Survey<'a> {
         }
         let Ok(Some(entry)) = tree.entry(&spot.path, stat) else { return false };
         record.is_as_on_disk(&entry)
+            && !has_state_in_logs(tree, &spot.path, stat)
             && (record.kind() != EntryKind::File
                 || self.sum(tree, &spot.path).is_some_and(|sum| Some(sum) == record.sha256()))
     }

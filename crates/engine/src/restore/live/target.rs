@@ -1,7 +1,6 @@
 //! Which sources a restore in place brings back, and where each one stands: as
 //! the configuration says, else as the archive does.
 
-use std::collections::BTreeSet;
 use std::ffi::OsStr;
 use std::os::unix::ffi::OsStrExt as _;
 use std::path::{Path, PathBuf};
@@ -9,11 +8,12 @@ use std::path::{Path, PathBuf};
 use lifeboat_format::archive::Archive;
 use lifeboat_format::record::{Head, Source};
 
+use super::database::patterns;
 use super::name::{Name, below};
 use super::plan::PlannedRoot;
-use super::terms::{Root, Terms, parse_only};
+use super::terms::{Root, RootKind, Terms, parse_only};
 use super::{Host, LiveRequest};
-use crate::config::{self, AppConfig, FilesSource};
+use crate::config::{self, AppConfig};
 use crate::{Error, ErrorKind, Result};
 
 const NOTHING: &str = "nothing was written, and nothing was stopped";
@@ -21,7 +21,9 @@ const NOTHING: &str = "nothing was written, and nothing was stopped";
 /// The sources of a restore, before anything live was looked at.
 pub(super) struct Targets<'a> {
     pub(super) head: &'a Head,
+    /// The app as it is configured here, else as an archive that is trusted says.
     pub(super) app: Option<&'a AppConfig>,
+    is_configured: bool,
     pub(super) roots: Vec<Root>,
     pub(super) planned: Vec<PlannedRoot>,
     /// What the snapshot lacks.
@@ -29,7 +31,7 @@ pub(super) struct Targets<'a> {
 }
 
 /// Finds them.
-pub(super) fn find<'a>(archive: &'a Archive, request: &LiveRequest, host: &Host<'a>) -> Result<Targets<'a>> {
+pub(super) fn find<'a>(archive: &'a Archive, request: &'a LiveRequest, host: &Host<'a>) -> Result<Targets<'a>> {
     let head = archive.head().ok_or_else(|| {
         Error::new(
             ErrorKind::Usage,
@@ -38,9 +40,17 @@ pub(super) fn find<'a>(archive: &'a Archive, request: &LiveRequest, host: &Host<
         .state(NOTHING)
         .next("restore it into a directory with --to DIR")
     })?;
-    let app = host.config.and_then(|config| config.apps.get(&head.app));
+    let configured = host.config.and_then(|config| config.apps.get(&head.app));
+    let app = configured.or(request.trusted.as_ref());
     let only = parse_all(&request.only, head)?;
-    let mut targets = Targets { head, app, roots: Vec::new(), planned: Vec::new(), lacks: lacks(head) };
+    let mut targets = Targets {
+        head,
+        app,
+        is_configured: configured.is_some(),
+        roots: Vec::new(),
+        planned: Vec::new(),
+        lacks: lacks(head),
+    };
     for source in &head.sources {
         let globs = only.iter().filter(|(name, _)| *name == source.name);
         let globs: Vec<&Option<String>> = globs.map(|(_, glob)| glob).collect();
@@ -50,6 +60,7 @@ pub(super) fn find<'a>(archive: &'a Archive, request: &LiveRequest, host: &Host<
         let globs = if globs.iter().any(|glob| glob.is_none()) { Vec::new() } else { globs };
         targets.add(source, globs.into_iter().flatten().cloned().collect())?;
     }
+    targets.part_databases();
     refuse_overlap(&targets.roots)?;
     refuse_data_dir(&targets.roots, host.data_dir)?;
     Ok(targets)
@@ -94,9 +105,19 @@ fn lost(head: &Head) -> Vec<String> {
 
 impl Targets<'_> {
     fn add(&mut self, source: &Source, only: Vec<String>) -> Result<()> {
+        let kind = match source.kind.as_str() {
+            "files" => RootKind::Files,
+            "sqlite" => RootKind::Sqlite,
+            other => {
+                let what =
+                    format!("the source {} is of the kind {other}, which this version cannot restore", source.name);
+                return Err(Error::new(ErrorKind::Unsupported, what).state(NOTHING).next("update Lifeboat"));
+            }
+        };
         let recorded = source.root_bytes()?.map(|root| PathBuf::from(OsStr::from_bytes(&root)));
-        let configured = self.app.and_then(|app| configured(app, source, recorded.as_deref()));
-        let root = configured.map(|source| source.root.clone()).or(recorded).filter(|root| root.is_absolute());
+        let configured =
+            self.app.filter(|_| self.is_configured).and_then(|app| find_configured(app, source, recorded.as_deref()));
+        let root = configured.map(|source| source.root().to_owned()).or(recorded).filter(|root| root.is_absolute());
         let root = root.ok_or_else(|| {
             Error::new(ErrorKind::Usage, format!("the archive does not say where the source {} stood", source.name))
                 .state(NOTHING)
@@ -110,9 +131,21 @@ impl Targets<'_> {
             exists: path.symlink_metadata().is_ok(),
         });
         let mut exclude = vec![source.details.exclude.clone()];
-        exclude.extend(configured.map(|source| source.exclude.clone()));
+        if let Some(config::Source::Files(files)) = configured {
+            exclude.push(files.exclude.clone());
+        }
+        let name = |text: &String| Name(text.as_bytes().to_vec());
+        let place = source.place();
+        let is_other = |other: &&Source| {
+            other.name != source.name
+                && below(other.place().as_bytes(), place.as_bytes()).is_some_and(|rest| !rest.is_empty())
+        };
         self.roots.push(Root {
-            source: Name(source.name.as_bytes().to_vec()),
+            source: name(&source.name),
+            kind,
+            others: self.head.sources.iter().filter(is_other).map(|other| name(&other.place())).collect(),
+            at: Some(name(&place)),
+            names: source.names.iter().map(name).collect(),
             path: Name::of(&path),
             only,
             include: source.details.include.clone(),
@@ -123,16 +156,23 @@ impl Targets<'_> {
         });
         Ok(())
     }
+
+    /// A database that lies in a root of files is no part of it.
+    fn part_databases(&mut self) {
+        let databases = self.roots.iter().filter(|root| root.kind == RootKind::Sqlite);
+        let databases: Vec<PathBuf> = databases.map(|root| root.path.as_path().to_owned()).collect();
+        for root in self.roots.iter_mut().filter(|root| root.kind == RootKind::Files) {
+            let patterns = databases.iter().filter_map(|path| patterns(root.path.as_path(), path));
+            root.exclude.extend(patterns.collect::<Vec<_>>());
+        }
+    }
 }
 
-/// The configured source of the same name, else the one at the same root.
-fn configured<'a>(app: &'a AppConfig, source: &Source, root: Option<&Path>) -> Option<&'a FilesSource> {
-    let files = |source| match source {
-        &config::Source::Files(ref files) => Some(files),
-        config::Source::Sqlite(_) => None,
-    };
-    let by_root = || app.sources.values().filter_map(files).find(|configured| Some(configured.root.as_path()) == root);
-    app.sources.get(&source.name).and_then(files).or_else(by_root)
+/// The configured source of the same name and kind, else the one at the same root.
+fn find_configured<'a>(app: &'a AppConfig, source: &Source, root: Option<&Path>) -> Option<&'a config::Source> {
+    let is_kind = |configured: &&config::Source| configured.kind() == source.kind;
+    let by_root = || app.sources.values().filter(is_kind).find(|configured| Some(configured.root()) == root);
+    app.sources.get(&source.name).filter(is_kind).or_else(by_root)
 }
 
 /// `path` without symlinks, as far as it exists.
@@ -162,14 +202,15 @@ fn resolve(path: &Path) -> Result<PathBuf> {
 }
 
 fn refuse_overlap(roots: &[Root]) -> Result<()> {
-    let mut seen: BTreeSet<&Name> = BTreeSet::new();
-    for root in roots {
-        if let Some(other) = seen.iter().find(|other| overlap(&root.path.0, &other.0)) {
-            return Err(Error::new(ErrorKind::Usage, format!("{other} and {} overlap", root.path))
+    for (number, root) in roots.iter().enumerate() {
+        // A database in a root of files was left out there.
+        let is_parted = |other: &Root| other.kind != root.kind && other.path != root.path;
+        let overlaps = |other: &&Root| overlap(&root.path.0, &other.path.0) && !is_parted(other);
+        if let Some(other) = roots[..number].iter().find(overlaps) {
+            return Err(Error::new(ErrorKind::Usage, format!("{} and {} overlap", other.path, root.path))
                 .state(NOTHING)
                 .next("restore one of them at a time, with --only SOURCE"));
         }
-        seen.insert(&root.path);
     }
     Ok(())
 }
@@ -205,7 +246,7 @@ pub(super) fn lock_key(targets: &Targets<'_>) -> String {
             Some(PathBuf::from(OsStr::from_bytes(&root)))
         })
         .collect();
-    crate::lock::key(&targets.head.app, if targets.app.is_some() { &[] } else { &roots })
+    crate::lock::key(&targets.head.app, if targets.is_configured { &[] } else { &roots })
 }
 
 /// Whether a root of `terms` lies at, above or below `path`.

@@ -60,11 +60,32 @@ pub(super) fn absolute(dir: &Path, inner: &[u8]) -> PathBuf {
     if inner.is_empty() { dir.to_owned() } else { dir.join(std::ffi::OsStr::from_bytes(inner)) }
 }
 
+/// What kind of source a root is.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub(super) enum RootKind {
+    #[default]
+    Files,
+    Sqlite,
+}
+
 /// One source: where it stands, and what of it is restored.
 #[derive(Clone, Debug, Default, Serialize, Deserialize)]
 pub(super) struct Root {
     /// Its name in the snapshot.
     pub(super) source: Name,
+    #[serde(default)]
+    pub(super) kind: RootKind,
+    /// The entry path of the root; empty: what is in it stands at the top.
+    /// `None`: `files/<source>`.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub(super) at: Option<Name>,
+    /// The names at `at` that are this source's, where others share that place; none: all.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub(super) names: Vec<Name>,
+    /// The entry paths of other sources that lie below `at`.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub(super) others: Vec<Name>,
     /// Where it stands, without symlinks.
     pub(super) path: Name,
     /// Patterns of what is restored, relative to the root; none: all of it.
@@ -111,9 +132,28 @@ impl Root {
         absolute(self.path.as_path(), inner)
     }
 
+    /// The entry path of the root itself.
+    fn at(&self) -> Vec<u8> {
+        self.at.as_ref().map_or_else(|| join(b"files", &self.source.0), |at| at.0.clone())
+    }
+
     /// The entry path of `inner`.
     pub(super) fn entry_path(&self, inner: &[u8]) -> Vec<u8> {
-        join(&join(b"files", &self.source.0), inner)
+        join(&self.at(), inner)
+    }
+
+    /// Whether the snapshot has an entry for the root itself.
+    pub(super) fn has_own_entry(&self) -> bool {
+        self.names.is_empty() && self.at.as_ref().is_none_or(|at| !at.0.is_empty())
+    }
+
+    /// The path of an entry relative to the root, if it is one of this source.
+    fn inner_of<'p>(&self, path: &'p [u8]) -> Option<&'p [u8]> {
+        let inner = below(path, &self.at())?;
+        let first = inner.split(|byte| *byte == b'/').next().unwrap_or_default();
+        let is_meant = self.names.is_empty() || self.names.iter().any(|name| name.0 == first);
+        let is_others = self.others.iter().any(|other| below(path, &other.0).is_some());
+        (is_meant && !is_others).then_some(inner)
     }
 
     /// Whether another file system begins at `inner`.
@@ -122,18 +162,12 @@ impl Root {
     }
 }
 
-/// The path of an entry relative to the root of its source, with the source's name.
-pub(super) fn inner_of(path: &EntryPath) -> Option<(&[u8], &[u8])> {
-    let rest = below(path.as_bytes(), b"files").filter(|rest| !rest.is_empty())?;
-    let slash = rest.iter().position(|byte| *byte == b'/');
-    Some(slash.map_or((rest, &rest[..0]), |at| (&rest[..at], &rest[at + 1..])))
-}
-
 impl Terms {
+    /// The root that the entry at `path` belongs to: its number, and the path in it.
     pub(super) fn root_of<'t, 'p>(&'t self, path: &'p EntryPath) -> Option<(usize, &'t Root, &'p [u8])> {
-        let (source, inner) = inner_of(path)?;
-        let (number, root) = self.roots.iter().enumerate().find(|(_, root)| root.source.0 == source)?;
-        Some((number, root, inner))
+        let numbered = self.roots.iter().enumerate();
+        let mut of = numbered.filter_map(|(number, root)| Some((number, root, root.inner_of(path.as_bytes())?)));
+        of.next()
     }
 }
 
@@ -148,6 +182,7 @@ struct RootRules {
     takes_all: bool,
     exclude: Vec<Matcher>,
     lost: Vec<String>,
+    has_own_entry: bool,
 }
 
 impl Rules {
@@ -163,6 +198,7 @@ impl Rules {
                 takes_all: root.include.is_empty(),
                 exclude: root.exclude.iter().map(exclude).collect::<Result<_>>()?,
                 lost: root.lost.clone(),
+                has_own_entry: root.has_own_entry(),
             })
         });
         Ok(Self { roots: roots.collect::<Result<_>>()? })
@@ -170,6 +206,10 @@ impl Rules {
 
     /// Whether the entry at `inner` of root number `root` is restored.
     pub(super) fn selects(&self, root: usize, inner: &[u8], is_dir: bool) -> bool {
+        (!inner.is_empty() || self.roots[root].has_own_entry) && self.selects_below(root, inner, is_dir)
+    }
+
+    fn selects_below(&self, root: usize, inner: &[u8], is_dir: bool) -> bool {
         self.roots[root].only.as_ref().is_none_or(|only| only.includes_or_a_parent(inner, is_dir))
     }
 

@@ -6,9 +6,12 @@ use rustix::fs::Stat;
 
 use super::{Spot, Survey, stamp};
 use crate::report::{Action, PlanLine};
+use crate::restore::live::database::{is_database, log_of};
 use crate::restore::live::left_out::{Fate, Judge};
 use crate::restore::live::name::{join, split};
+use crate::restore::live::terms::RootKind;
 use crate::restore::live::tree::{is_dir, size};
+use crate::sqlite::LOGS;
 use crate::{ErrorKind, Result, ours};
 
 impl Survey<'_> {
@@ -27,6 +30,24 @@ impl Survey<'_> {
                 format!("{} would be replaced, and holds what the backup left out", live.display()),
                 "move it away first, or restore beside with --to DIR",
             );
+        }
+        Ok(())
+    }
+
+    /// The logs beside a database that is going to be replaced go with it.
+    pub(super) fn replace_logs(&mut self, spot: &Spot<'_>, database: Option<&Stat>) -> Result<()> {
+        let is_source = self.plan.terms.roots[spot.number].kind == RootKind::Sqlite;
+        let tree = &self.trees[spot.place];
+        if !is_source && !database.is_some_and(|stat| is_database(tree, &spot.path, stat)) {
+            return Ok(());
+        }
+        for end in LOGS {
+            let path = log_of(&spot.path, end);
+            let Some(stat) = self.stat(spot.place, &path)? else { continue };
+            let live = self.plan.terms.places[spot.place].live(&path);
+            self.plan.counts.replaced_bytes = self.plan.counts.replaced_bytes.saturating_add(size(&stat));
+            self.plan.known.add(spot.place, &path, stamp(&stat), false);
+            self.ground.note(&live, &stat);
         }
         Ok(())
     }
