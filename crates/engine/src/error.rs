@@ -31,6 +31,8 @@ pub enum ErrorKind {
     Unsafe,
     /// Something that would be replaced is in use.
     InUse,
+    /// A destination is not there, or is not what it was.
+    Unreachable,
     /// Another run has the lock.
     Locked,
     /// A restore failed and was rolled back: all is as before.

@@ -12,6 +12,8 @@ mod restore;
 mod exec;
 pub mod health;
 pub mod services;
+// Where snapshots lie.
+mod destination;
 // What both stand on.
 mod beneath;
 pub mod clock;
@@ -19,6 +21,7 @@ mod error;
 mod holders;
 mod lock;
 mod mounts;
+mod naming;
 mod ours;
 mod processes;
 mod report;

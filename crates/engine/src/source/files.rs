@@ -25,7 +25,7 @@ use super::listing::Listing;
 use super::matcher::Matcher;
 use super::roots::Root;
 use crate::report::Selection;
-use crate::{Result, beneath, ours};
+use crate::{Result, beneath, destination, ours};
 
 /// How many directories on the way down are kept open; those above are opened again.
 const OPEN_DIRS_MAX: usize = 64;
@@ -54,16 +54,36 @@ impl OutputDir {
 pub(crate) struct LeftOut {
     /// By the exclude patterns.
     pub(crate) excluded: u64,
-    /// Archives of ours in the output directory.
+    /// Archives of ours in the output directories.
     pub(crate) own_archives: u64,
+    /// Keys, our own data, destinations, what restores replaced.
+    pub(crate) withheld: u64,
+}
+
+impl std::ops::AddAssign for LeftOut {
+    fn add_assign(&mut self, other: Self) {
+        self.excluded += other.excluded;
+        self.own_archives += other.own_archives;
+        self.withheld += other.withheld;
+    }
+}
+
+/// What holds for all roots of a walk.
+#[derive(Clone, Copy, Debug, Default)]
+pub(crate) struct Options {
+    /// Whether device nodes are taken.
+    pub(crate) devices: bool,
+    /// Whether directories on other file systems are left out.
+    pub(crate) one_file_system: bool,
 }
 
 /// The walk over all roots.
 pub(crate) struct Tree<'a> {
     roots: VecDeque<Root>,
-    selection: &'a Selection,
+    options: Options,
+    /// The patterns of the root at hand.
     matcher: Matcher,
-    output: Option<OutputDir>,
+    outputs: &'a [OutputDir],
     monitor: &'a dyn Monitor,
     levels: Vec<Level>,
     at: Option<Root>,
@@ -76,7 +96,8 @@ pub(crate) struct Tree<'a> {
 
 /// A directory on the way down.
 struct Level {
-    path: EntryPath,
+    /// `None`: what is in it stands at the top of the snapshot.
+    path: Option<EntryPath>,
     /// Relative to the root.
     relative: Vec<u8>,
     fd: Option<OwnedFd>,
@@ -91,15 +112,19 @@ struct Level {
 impl<'a> Tree<'a> {
     pub(crate) fn new(
         roots: Vec<Root>,
-        selection: &'a Selection,
-        output: Option<OutputDir>,
+        options: Options,
+        outputs: &'a [OutputDir],
         monitor: &'a dyn Monitor,
     ) -> Result<Self> {
+        // All are tried before anything is read.
+        for root in &roots {
+            matcher(root)?;
+        }
         Ok(Self {
             roots: roots.into(),
-            selection,
-            matcher: Matcher::new(selection)?,
-            output,
+            options,
+            matcher: Matcher::new(&Selection::default())?,
+            outputs,
             monitor,
             levels: Vec::new(),
             at: None,
@@ -111,7 +136,11 @@ impl<'a> Tree<'a> {
     }
 
     fn problem(&self, class: ProblemClass, path: &EntryPath, message: impl Into<String>) {
-        self.monitor.problem(Problem::new(class, path.as_bytes(), message));
+        self.problem_of(class, path.as_bytes(), message);
+    }
+
+    fn problem_of(&self, class: ProblemClass, path: &[u8], message: impl Into<String>) {
+        self.monitor.problem(Problem::new(class, path, message));
     }
 
     /// Takes one step: the next root, the next name, or back up.
@@ -132,8 +161,11 @@ impl<'a> Tree<'a> {
 
     fn begin(&mut self, root: Root) {
         let (dir, place, file) = (Arc::clone(&root.dir), root.place.clone(), root.file.clone());
+        if let Ok(matcher) = matcher(&root) {
+            self.matcher = matcher;
+        }
         self.at = Some(root);
-        if let Some(name) = file {
+        if let (Some(name), Some(place)) = (file, place.clone()) {
             match rustix::fs::statat(&dir.fd, name.as_slice(), AtFlags::SYMLINK_NOFOLLOW) {
                 Ok(stat) => {
                     let is_there = |end: &&[u8]| {
@@ -152,7 +184,10 @@ impl<'a> Tree<'a> {
                 self.enter(place, Vec::new(), fd, false);
                 self.take_ancestors();
             }
-            Err(error) => self.problem(ProblemClass::Unreadable, &place, format!("it could not be listed: {error}")),
+            Err(error) => {
+                let place = shown_place(place.as_ref());
+                self.problem_of(ProblemClass::Unreadable, place, format!("it could not be listed: {error}"));
+            }
         }
     }
 
@@ -169,7 +204,7 @@ impl<'a> Tree<'a> {
                 None => {
                     let problem = Problem::new(
                         ProblemClass::Unreadable,
-                        level.path.as_bytes(),
+                        shown_place(level.path.as_ref()),
                         "it was moved or replaced while it was read; what is left of it is not in the snapshot",
                     );
                     self.monitor.problem(problem);
@@ -179,17 +214,22 @@ impl<'a> Tree<'a> {
     }
 
     /// Goes into the open directory `fd`.
-    fn enter(&mut self, path: EntryPath, relative: Vec<u8>, fd: OwnedFd, is_included: bool) {
+    fn enter(&mut self, path: Option<EntryPath>, relative: Vec<u8>, fd: OwnedFd, is_included: bool) {
+        let shown = shown_place(path.as_ref()).to_vec();
         let stat = match rustix::fs::fstat(&fd) {
             Ok(stat) => stat,
-            Err(error) => return self.problem(ProblemClass::Unreadable, &path, error.to_string()),
+            Err(error) => return self.problem_of(ProblemClass::Unreadable, &shown, error.to_string()),
         };
         if self.levels.iter().any(|level| level.identity == attributes::identity(&stat)) {
-            return self.problem(ProblemClass::Skipped, &path, "it is mounted inside itself");
+            return self.problem_of(ProblemClass::Skipped, &shown, "it is mounted inside itself");
         }
-        let xattrs = self.xattrs_or_problem(&path, attributes::xattrs(fd.as_fd()));
         let root = self.at.as_ref().expect("set before the first directory");
-        let entry = attributes::entry(path.clone(), EntryKind::Dir, &stat, xattrs, &root.dir.names);
+        let names = Arc::clone(&root.dir);
+        let is_wanted = !relative.is_empty() || root.has_own_entry;
+        let entry = path.clone().filter(|_| is_wanted).map(|path| {
+            let xattrs = self.xattrs_or_problem(&path, attributes::xattrs(fd.as_fd()));
+            attributes::entry(path, EntryKind::Dir, &stat, xattrs, &names.names)
+        });
         let listing = Listing::read(fd.as_fd());
         let is_included = is_included || self.matcher.includes(&relative, true) && !relative.is_empty();
         let level = Level {
@@ -200,14 +240,14 @@ impl<'a> Tree<'a> {
             listing: match listing {
                 Ok(listing) => listing,
                 Err(error) => {
-                    self.problem(ProblemClass::Unreadable, &entry.path, format!("it could not be listed: {error}"));
+                    self.problem_of(ProblemClass::Unreadable, &shown, format!("it could not be listed: {error}"));
                     self.take_ancestors();
-                    self.ready.push_back(Box::new(Known(entry)));
+                    self.ready.extend(entry.map(|entry| Box::new(Known(entry)) as Box<dyn Item>));
                     return;
                 }
             },
             is_included,
-            entry: Some(entry),
+            entry,
         };
         self.levels.push(level);
         if let Some(far) = self.levels.len().checked_sub(OPEN_DIRS_MAX + 1) {
@@ -241,9 +281,13 @@ impl<'a> Tree<'a> {
     fn visit(&mut self, name: &[u8]) {
         let level = self.levels.last().expect("a name stands in a directory");
         let dir = level.fd.as_ref().expect("opened by the caller");
-        let path = match level.path.join(name) {
+        let joined = level.path.as_ref().map_or_else(|| EntryPath::new(name), |path| path.join(name));
+        let path = match joined {
             Ok(path) => path,
-            Err(error) => return self.problem(ProblemClass::Unreadable, &level.path.clone(), error.to_string()),
+            Err(error) => {
+                let place = shown_place(level.path.as_ref());
+                return self.problem_of(ProblemClass::Unreadable, place, error.to_string());
+            }
         };
         let mut relative = level.relative.clone();
         if !relative.is_empty() {
@@ -261,6 +305,8 @@ impl<'a> Tree<'a> {
         let is_dir = kind == Some(EntryKind::Dir);
         if self.matcher.excludes(&relative, is_dir) {
             self.left_out.excluded += 1;
+        } else if self.is_withheld(name, &relative, is_dir) {
+            self.left_out.withheld += 1;
         } else if self.is_ours(name, is_dir) {
             self.left_out.own_archives += 1;
         } else if is_dir {
@@ -269,7 +315,7 @@ impl<'a> Tree<'a> {
             self.take_ancestors();
             let is_stored = match kind {
                 Some(EntryKind::File | EntryKind::Symlink) => true,
-                Some(EntryKind::Char | EntryKind::Block) => self.selection.devices,
+                Some(EntryKind::Char | EntryKind::Block) => self.options.devices,
                 _ => false,
             };
             if is_stored && stat.st_nlink > 1 && self.visit_link(&path, &stat) {
@@ -278,7 +324,7 @@ impl<'a> Tree<'a> {
             match kind {
                 Some(EntryKind::File) => self.visit_file(path, relative, name, &stat),
                 Some(EntryKind::Symlink) => self.visit_symlink(path, name, &stat),
-                Some(kind @ (EntryKind::Char | EntryKind::Block)) if self.selection.devices => {
+                Some(kind @ (EntryKind::Char | EntryKind::Block)) if self.options.devices => {
                     let root = self.at.as_ref().expect("set before the first directory");
                     let entry = attributes::entry(path, kind, &stat, Xattrs::default(), &root.dir.names);
                     self.ready.push_back(Box::new(Known(entry)));
@@ -292,7 +338,13 @@ impl<'a> Tree<'a> {
         }
     }
 
-    /// An archive of ours in the directory that the new one goes to, or a
+    /// What is left out without being asked, and what a restore replaced.
+    fn is_withheld(&self, name: &[u8], relative: &[u8], is_dir: bool) -> bool {
+        let root = self.at.as_ref().expect("set before the first directory");
+        root.withheld.contains(relative) || (!is_dir && ours::is_replaced(name))
+    }
+
+    /// An archive of ours in a directory that new ones go to, or a
     /// stage that a killed restore left.
     fn is_ours(&self, name: &[u8], is_dir: bool) -> bool {
         let level = self.levels.last().expect("a name stands in a directory");
@@ -300,24 +352,21 @@ impl<'a> Tree<'a> {
             let dir = level.fd.as_ref().expect("opened by the caller");
             return ours::is_stage(dir.as_fd(), name);
         }
-        let Some(output) = self.output.as_ref().filter(|output| output.identity == level.identity) else {
+        let Some(output) = self.outputs.iter().find(|output| output.identity == level.identity) else {
             return false;
         };
         if lifeboat_store::durable::is_stand_in(name) {
             return true;
         }
-        let path = output.path.join(OsStr::from_bytes(name));
         // Its content decides: a file that only has such a name is the user's.
-        ours::has_archive_name(name)
-            && path.symlink_metadata().is_ok_and(|metadata| metadata.is_file())
-            && lifeboat_format::archive::Archive::open(&path).is_ok_and(|archive| archive.head().is_some())
+        destination::is_ours(&output.path.join(OsStr::from_bytes(name)))
     }
 
     fn visit_dir(&mut self, path: EntryPath, relative: Vec<u8>, name: &[u8], stat: &Stat) {
         let level = self.levels.last().expect("a name stands in a directory");
         let dir = level.fd.as_ref().expect("opened by the caller");
         let is_included = level.is_included;
-        if self.selection.one_file_system && stat.st_dev != self.device {
+        if self.options.one_file_system && stat.st_dev != self.device {
             let root = self.at.as_ref().expect("set before the first directory");
             let entry = attributes::entry(path, EntryKind::Dir, stat, Xattrs::default(), &root.dir.names);
             self.problem(ProblemClass::Skipped, &entry.path, "another file system is mounted there; --one-file-system");
@@ -327,7 +376,7 @@ impl<'a> Tree<'a> {
         }
         let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::NOFOLLOW | OFlags::CLOEXEC;
         match rustix::fs::openat(dir, name, flags, Mode::empty()) {
-            Ok(fd) => self.enter(path, relative, fd, is_included),
+            Ok(fd) => self.enter(Some(path), relative, fd, is_included),
             Err(Errno::NOENT) => self.problem(ProblemClass::Vanished, &path, "it was gone when it was to be opened"),
             Err(error) => {
                 self.problem(ProblemClass::Unreadable, &path, format!("it could not be listed: {error}"));
@@ -401,6 +450,16 @@ impl<'a> Tree<'a> {
         beneath::open(root.dir.fd.as_fd(), relative, flags)
             .is_ok_and(|fd| File::from(fd).read_exact(&mut start).is_ok() && start == *SQLITE_MAGIC)
     }
+}
+
+fn matcher(root: &Root) -> Result<Matcher> {
+    let (include, exclude) = (root.include.clone(), root.exclude.clone());
+    Matcher::new(&Selection { include, exclude, ..Selection::default() })
+}
+
+/// The place of a directory, for messages.
+fn shown_place(path: Option<&EntryPath>) -> &[u8] {
+    path.map_or(b".", EntryPath::as_bytes)
 }
 
 impl Entries for Tree<'_> {

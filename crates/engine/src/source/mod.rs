@@ -2,8 +2,10 @@
 //! knows where they go.
 
 pub(crate) mod attributes;
+pub(crate) mod database;
 pub(crate) mod files;
 mod item;
 mod listing;
 pub(crate) mod matcher;
+pub(crate) mod merged;
 pub(crate) mod roots;

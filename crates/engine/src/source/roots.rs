@@ -1,24 +1,40 @@
 //! Where `files` sources stand. Every root is looked at before anything is
 //! read, so that a missing one fails as a whole.
 
-use std::collections::HashMap;
-use std::fs::File;
+use std::collections::{HashMap, HashSet};
 use std::io;
 use std::os::fd::{AsFd as _, OwnedFd};
 use std::os::unix::ffi::OsStrExt as _;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
-use lifeboat_format::path::{EntryPath, shown};
-use rustix::fs::{Mode, OFlags};
+use lifeboat_format::path::EntryPath;
+use rustix::fs::{Access, Mode, OFlags};
 
 use super::attributes::Names;
 use super::listing::Listing;
 use crate::Result;
-use crate::report::FailedSource;
+use crate::report::Selection;
 
 /// The folder of a snapshot in which every `files` source has its own.
 const PLACE: &str = "files";
+/// Why an empty root fails.
+pub(crate) const EMPTY: &str = "it is empty; is a file system not mounted there?";
+
+/// A source of files, before anything was looked at.
+pub(crate) struct Wanted {
+    /// Its name in the snapshot.
+    pub(crate) name: String,
+    /// Where it stands, absolute.
+    pub(crate) path: PathBuf,
+    /// The directory of the snapshot that its entries go to (empty: the top);
+    /// `None`: `files/<name>` is the root itself.
+    pub(crate) at: Option<String>,
+    pub(crate) include: Vec<String>,
+    pub(crate) exclude: Vec<String>,
+    /// Whether an empty root is no failure.
+    pub(crate) may_be_empty: bool,
+}
 
 /// A source whose root was found.
 pub(crate) struct Root {
@@ -26,33 +42,100 @@ pub(crate) struct Root {
     pub(crate) name: String,
     /// Where it stands, absolute, as it was given.
     pub(crate) path: PathBuf,
-    pub(super) place: EntryPath,
+    /// The same without symlinks.
+    pub(crate) real: PathBuf,
+    /// The entry path of the root; `None`: what is in it stands at the top.
+    pub(crate) place: Option<EntryPath>,
+    /// Whether the place is that of every source of this name.
+    pub(crate) is_usual: bool,
     /// The directory itself, or the one that a single file stands in.
     pub(super) dir: Arc<Dir>,
     /// The name of a single file.
     pub(super) file: Option<Vec<u8>>,
+    /// The patterns of what is taken and left out.
+    pub(crate) include: Vec<String>,
+    pub(crate) exclude: Vec<String>,
+    /// What is left out without being asked: paths relative to the root.
+    pub(crate) withheld: HashSet<Vec<u8>>,
+    /// Whether the directory's own entry is taken.
+    pub(crate) has_own_entry: bool,
+    /// Whether nothing is in the root.
+    pub(crate) is_empty: bool,
 }
 
-/// The handle that everything of a source is opened below.
-pub(super) struct Dir {
+/// The handle that everything of a source is opened below, and what lasts as
+/// long as something of the source is still to be read.
+pub(crate) struct Dir {
     pub(super) fd: OwnedFd,
     pub(super) names: Names,
+    _held: Option<Held>,
 }
 
-/// The sources of `paths`, in the order of their entries, and those that failed.
-pub(crate) fn open_all(paths: &[PathBuf], working_dir: &Path, host: &str) -> Result<(Vec<Root>, Vec<FailedSource>)> {
-    let mut taken = HashMap::new();
-    let (mut roots, mut failed) = (Vec::new(), Vec::new());
-    for path in paths {
-        let absolute = absolute(&working_dir.join(path));
-        let name = unique(&mut taken, base_name(&absolute, host));
-        match open_root(name.clone(), absolute.clone())? {
-            Ok(root) => roots.push(root),
-            Err(message) => failed.push(FailedSource { name, root: shown(absolute.as_os_str().as_bytes()), message }),
+/// Something that is dropped when the last entry of a source has been read.
+pub(crate) type Held = Arc<dyn Send + Sync>;
+
+impl Root {
+    /// Opens the root of `wanted`; `Err` says why the source failed. While
+    /// something of it is still to be read, `held` lives.
+    pub(crate) fn open(wanted: Wanted, held: Option<Held>) -> Result<std::result::Result<Self, String>> {
+        let found = match find_root(&wanted.path, wanted.may_be_empty) {
+            Ok(found) => found,
+            Err(message) => return Ok(Err(message)),
+        };
+        let place = match (&wanted.at, &found.file) {
+            (None, _) => Some(EntryPath::new(PLACE)?.join(wanted.name.as_bytes())?),
+            (Some(at), Some(file)) if at.is_empty() => Some(EntryPath::new(file.clone())?),
+            (Some(at), Some(file)) => Some(EntryPath::new(at.as_bytes())?.join(file)?),
+            (Some(at), None) if at.is_empty() => None,
+            (Some(at), None) => Some(EntryPath::new(at.as_bytes())?),
+        };
+        Ok(Ok(Self {
+            is_usual: wanted.at.is_none(),
+            has_own_entry: place.is_some(),
+            name: wanted.name,
+            path: wanted.path,
+            real: found.real,
+            place,
+            dir: Arc::new(Dir { fd: found.fd, names: Names::default(), _held: held }),
+            file: found.file,
+            include: wanted.include,
+            exclude: wanted.exclude,
+            withheld: HashSet::new(),
+            is_empty: found.is_empty,
+        }))
+    }
+
+    /// Whether it is a single file.
+    pub(crate) fn is_file(&self) -> bool {
+        self.file.is_some()
+    }
+
+    /// Leaves out what is at `path`, absolute and without symlinks, if it lies
+    /// in this root.
+    pub(crate) fn withhold(&mut self, path: &Path) {
+        if let Ok(inner) = path.strip_prefix(&self.real)
+            && !inner.as_os_str().is_empty()
+        {
+            self.withheld.insert(inner.as_os_str().as_bytes().to_vec());
         }
     }
-    roots.sort_by(|a, b| a.place.cmp(&b.place));
-    Ok((roots, failed))
+}
+
+/// The sources of `paths`, as the command line names them.
+pub(crate) fn of_paths(paths: &[PathBuf], working_dir: &Path, host: &str, selection: &Selection) -> Vec<Wanted> {
+    let mut taken = HashMap::new();
+    let wanted = paths.iter().map(|path| {
+        let absolute = absolute(&working_dir.join(path));
+        Wanted {
+            name: unique(&mut taken, base_name(&absolute, host)),
+            path: absolute,
+            at: None,
+            include: selection.include.clone(),
+            exclude: selection.exclude.clone(),
+            may_be_empty: false,
+        }
+    });
+    wanted.collect()
 }
 
 /// `path` without `.` components; what holds `..` is resolved, because a
@@ -78,20 +161,15 @@ fn unique(taken: &mut HashMap<String, u32>, name: String) -> String {
     unique(taken, numbered)
 }
 
-/// The inner `Err` says why the source failed.
-fn open_root(name: String, path: PathBuf) -> Result<std::result::Result<Root, String>> {
-    let place = EntryPath::new(PLACE)?.join(name.as_bytes())?;
-    Ok(find_root(&path).map(|(fd, file)| Root {
-        name,
-        path,
-        place,
-        dir: Arc::new(Dir { fd, names: Names::default() }),
-        file,
-    }))
+struct Found {
+    fd: OwnedFd,
+    file: Option<Vec<u8>>,
+    real: PathBuf,
+    is_empty: bool,
 }
 
 /// The directory to read in, and the name of a single file in it.
-fn find_root(path: &Path) -> std::result::Result<(OwnedFd, Option<Vec<u8>>), String> {
+fn find_root(path: &Path, may_be_empty: bool) -> std::result::Result<Found, String> {
     let real = path.canonicalize().map_err(|error| match error.kind() {
         io::ErrorKind::NotFound => "it does not exist".to_owned(),
         _ => format!("it cannot be reached: {error}"),
@@ -102,22 +180,24 @@ fn find_root(path: &Path) -> std::result::Result<(OwnedFd, Option<Vec<u8>>), Str
         rustix::fs::open(dir, flags, Mode::empty()).map_err(|error| format!("it cannot be opened: {error}"))
     };
     if kind.is_file() {
-        File::open(&real).map_err(|error| format!("it cannot be opened: {error}"))?;
+        rustix::fs::access(&real, Access::READ_OK).map_err(|error| format!("it cannot be opened: {error}"))?;
         let parent = real.parent().expect("a file stands in a directory");
         // Search permission is enough for the directory of a single file.
         let flags = OFlags::PATH | OFlags::DIRECTORY | OFlags::CLOEXEC;
         let fd =
             rustix::fs::open(parent, flags, Mode::empty()).map_err(|error| format!("it cannot be opened: {error}"))?;
-        return Ok((fd, real.file_name().map(|name| name.as_bytes().to_vec())));
+        let file = real.file_name().map(|name| name.as_bytes().to_vec());
+        return Ok(Found { fd, file, real, is_empty: false });
     }
     if !kind.is_dir() {
         return Err("it is neither a directory nor a file".to_owned());
     }
     let fd = open_dir(&real)?;
     let listing = Listing::read(fd.as_fd()).map_err(|error| format!("it cannot be listed: {error}"))?;
-    if listing.is_empty() {
-        return Err("it is empty; is a file system not mounted there?".to_owned());
+    let is_empty = listing.is_empty();
+    if is_empty && !may_be_empty {
+        return Err(EMPTY.to_owned());
     }
     // The listing moved the handle's position to its end.
-    open_dir(&real).map(|fd| (fd, None))
+    open_dir(&real).map(|fd| Found { fd, file: None, real, is_empty })
 }

@@ -71,6 +71,7 @@ fn word(kind: ErrorKind) -> &'static str {
         ErrorKind::ConfirmationNeeded => "confirmation-needed",
         ErrorKind::Unsafe => "unsafe",
         ErrorKind::InUse => "in-use",
+        ErrorKind::Unreachable => "unreachable",
         ErrorKind::Locked => "locked",
         ErrorKind::RolledBack => "rolled-back",
         ErrorKind::RollbackIncomplete => "rollback-incomplete",
@@ -100,6 +101,7 @@ fn usual_next_step(kind: ErrorKind) -> &'static str {
         ErrorKind::Unsafe => {
             "do not restore it unless you know who made it; `lifeboat backup list` shows what is in it"
         }
+        ErrorKind::Unreachable => "mount or connect the destination, then run the same command again",
         ErrorKind::InUse => "stop what uses it, then run the same command again",
         ErrorKind::Locked => "wait until the other run has ended, then run the same command again",
         ErrorKind::RolledBack => "remove the cause named above, then run the same command again",

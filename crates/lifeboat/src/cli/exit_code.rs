@@ -8,6 +8,7 @@ use crate::signals::Signal;
 pub(super) const DONE: u8 = 0;
 pub(super) const FAILED: u8 = 1;
 const INCOMPLETE: u8 = 3;
+const UNREACHABLE: u8 = 15;
 const SOURCE_FAILED: u8 = 18;
 
 /// Where several codes apply, the first of these is returned.
@@ -20,6 +21,7 @@ pub(super) fn of_kind(kind: ErrorKind, signal: Option<Signal>) -> u8 {
         ErrorKind::Usage => 2,
         ErrorKind::Corrupt => 13,
         ErrorKind::NoSpace => 14,
+        ErrorKind::Unreachable => UNREACHABLE,
         ErrorKind::Denied => 16,
         ErrorKind::Unsupported => 17,
         ErrorKind::SourceFailed => SOURCE_FAILED,

@@ -1,0 +1,125 @@
+//! What archives are called: templates such as `{app}-backup-{date}`, without
+//! the suffix that says the form.
+
+use jiff::Zoned;
+use lifeboat_format::path::shown;
+
+/// The template of an app that has none.
+pub(crate) const DEFAULT: &str = "{app}-backup-{date}";
+/// What a template may hold.
+const PLACEHOLDERS: &[&str] = &["{app}", "{date}", "{yyyymmdd}", "{time}", "{host}"];
+/// How long a template may be; what it becomes has to be a file name, with a suffix.
+const TEMPLATE_MAX_BYTES: usize = 100;
+/// How much of a host's or an app's name goes into a file name.
+const PART_MAX_BYTES: usize = 64;
+
+/// Says what is wrong with `template`, and what was expected.
+pub(crate) fn check(template: &str) -> Result<(), String> {
+    if template.is_empty() {
+        return Err(format!("the name is empty, expected a text such as `{DEFAULT}`"));
+    }
+    if template.len() > TEMPLATE_MAX_BYTES {
+        return Err(format!("the name is too long, expected at most {TEMPLATE_MAX_BYTES} bytes"));
+    }
+    if template.contains('/') || template.chars().any(char::is_control) {
+        return Err("the name holds `/` or a control character, expected the name of a file".to_owned());
+    }
+    if template.starts_with(['.', '-']) {
+        return Err("the name begins with `.` or `-`, expected a letter or digit first".to_owned());
+    }
+    let mut rest = template;
+    while let Some(at) = rest.find(['{', '}']) {
+        let Some(found) = PLACEHOLDERS.iter().find(|known| rest[at..].starts_with(**known)) else {
+            let end = rest[at..].find('}').map_or(rest.len(), |len| at + len + 1);
+            let what = shown(rest[at..end].as_bytes());
+            return Err(format!("unknown placeholder `{what}`, expected one of: {}", PLACEHOLDERS.join(", ")));
+        };
+        rest = &rest[at + found.len()..];
+    }
+    Ok(())
+}
+
+/// The name that `template`, which passes [`check`], stands for at the moment `now`.
+pub(crate) fn expand(template: &str, app: &str, host: &str, now: &Zoned) -> String {
+    let value = |placeholder: &str| match placeholder {
+        "{app}" => part(app),
+        "{host}" => part(host),
+        "{date}" => now.strftime("%Y-%m-%d").to_string(),
+        "{yyyymmdd}" => now.strftime("%Y%m%d").to_string(),
+        _ => now.strftime("%H%M%S").to_string(),
+    };
+    let mut name = String::new();
+    let mut rest = template;
+    // One pass, so that a brace in a value stays as it is.
+    while let Some(at) = rest.find('{') {
+        name.push_str(&rest[..at]);
+        let found = PLACEHOLDERS.iter().find(|known| rest[at..].starts_with(**known));
+        match found {
+            Some(found) => name.push_str(&value(found)),
+            None => name.push('{'),
+        }
+        rest = &rest[at + found.map_or(1, |found| found.len())..];
+    }
+    name + rest
+}
+
+/// A name as a part of a file name.
+fn part(name: &str) -> String {
+    let mut part = String::new();
+    for c in name.chars() {
+        let c = if c == '/' || c.is_control() { '_' } else { c };
+        if part.len() + c.len_utf8() > PART_MAX_BYTES {
+            break;
+        }
+        part.push(c);
+    }
+    part
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn expanded(template: &str, app: &str, host: &str) -> String {
+        let now: Zoned = "2026-02-24T03:04:05+01:00[Europe/Berlin]".parse().unwrap();
+        expand(template, app, host, &now)
+    }
+
+    #[test]
+    fn each_placeholder_becomes_what_it_stands_for() {
+        for (template, expected) in [
+            (DEFAULT, "web-backup-2026-02-24"),
+            ("sting_backup_{yyyymmdd}", "sting_backup_20260224"),
+            ("{host}-{app}-{yyyymmdd}_{time}", "h1-web-20260224_030405"),
+            ("plain", "plain"),
+            ("{app}{app}", "webweb"),
+        ] {
+            assert_eq!(check(template), Ok(()), "{template}");
+            assert_eq!(expanded(template, "web", "h1"), expected);
+        }
+    }
+
+    #[test]
+    fn what_a_name_holds_is_not_taken_for_a_placeholder_or_a_folder() {
+        assert_eq!(expanded("{app}-{host}", "{date}", "a/b\n"), "{date}-a_b_");
+        assert_eq!(expanded("{app}", &"ö".repeat(100), "h").len(), PART_MAX_BYTES);
+    }
+
+    #[test]
+    fn what_is_no_name_is_refused_with_what_was_expected() {
+        for (template, expected) in [
+            ("", "the name is empty"),
+            ("a/b", "the name holds `/`"),
+            ("a\nb", "the name holds `/` or a control character"),
+            (".hidden", "the name begins with `.` or `-`"),
+            ("-x", "the name begins with"),
+            ("{app}-{day}", "unknown placeholder `{day}`, expected one of: {app}, {date}, {yyyymmdd}, {time}, {host}"),
+            ("{app", "unknown placeholder `{app`"),
+            ("app}", "unknown placeholder `}`"),
+            (&"a".repeat(101), "the name is too long"),
+        ] {
+            let what = check(template).unwrap_err();
+            assert!(what.starts_with(expected), "{template}: {what}");
+        }
+    }
+}
