@@ -5,6 +5,8 @@
 pub mod config;
 // What can be backed up.
 mod source;
+#[cfg_attr(not(test), expect(dead_code, unused_imports, reason = "the sources that take it come next"))]
+mod sqlite;
 // The two flows.
 mod backup;
 mod restore;
@@ -25,6 +27,7 @@ mod naming;
 mod ours;
 mod processes;
 mod report;
+mod scratch;
 mod size;
 mod sqlite;
 mod tally;

@@ -2,23 +2,18 @@
 //! the archive is unpacked (`fill`) before anything moves in.
 
 use std::fs::File;
-use std::io::{Read as _, Seek as _, Write as _};
-use std::os::fd::{AsFd, OwnedFd};
+use std::io::{Seek as _, Write as _};
+use std::os::fd::OwnedFd;
 use std::path::{Path, PathBuf};
 
-use lifeboat_store::{self as store, durable};
+use lifeboat_store as store;
 use rustix::fs::{Mode, OFlags, Timespec, Timestamps};
-use rustix::io::Errno;
 
-use crate::ours::{STAGE_POINTER, STAGE_PREFIX, is_stage};
+use crate::scratch::{self, COPYING, STAGING, Scratch};
 use crate::{Error, ErrorKind, Result};
 
-/// What the pointer says while nothing of the user's is in the stage.
-const STAGING: &[u8] = b"staging\n";
 /// What it says when replaced files may be in it.
 const REPLACING: &[u8] = b"replacing\n";
-/// The folder in the stage that the entries go to.
-const NEW: &str = "new";
 
 /// A stage in a target directory. Removed when dropped, with all in it.
 pub(super) struct Stage {
@@ -55,50 +50,26 @@ impl Stage {
 
     fn create_in(target_path: &Path, made: Option<PathBuf>) -> Result<Self> {
         let target = File::open(target_path).map_err(|error| io("open", target_path, error))?;
-        // Held while a stage is made, so that no other restore takes one without a pointer for an abandoned one. Some
-        // network file systems cannot lock a directory; then two restores that begin in the same moment may collide.
-        let lock = File::open(target_path).map_err(|error| io("open", target_path, error))?;
-        lock.lock().unwrap_or(());
+        let _lock = scratch::lock_dir(target_path)?;
         let times = times_of(&target).map_err(|error| io("look at", target_path, error))?;
-        remove_abandoned(&target, target_path)?;
-        let path = target_path.join(format!("{STAGE_PREFIX}{}", durable::random_hex()));
-        rustix::fs::mkdir(&path, Mode::RWXU).map_err(|error| io("create a stage in", target_path, error))?;
-        let result = Self::set_up(&path);
-        match result {
-            Ok((pointer, new)) => Ok(Self {
-                target,
-                target_path: target_path.to_owned(),
-                path,
-                new,
-                pointer,
-                made,
-                times,
-                is_done: false,
-                is_kept: false,
-            }),
-            Err(error) => {
-                remove_stage(&path);
-                Err(error)
-            }
-        }
-    }
-
-    fn set_up(path: &Path) -> Result<(File, OwnedFd)> {
-        let failed = |error: Errno| io("write in", path, error);
-        let flags = OFlags::RDWR | OFlags::CREATE | OFlags::EXCL | OFlags::CLOEXEC;
-        let fd = rustix::fs::open(path.join(STAGE_POINTER), flags, Mode::RUSR | Mode::WUSR).map_err(failed)?;
-        let mut pointer = File::from(fd);
-        pointer.lock().map_err(|error| io("lock", path, error))?;
-        pointer.write_all(STAGING).map_err(|error| io("write in", path, error))?;
-        let new = path.join(NEW);
-        rustix::fs::mkdir(&new, Mode::RWXU).map_err(failed)?;
-        // A default ACL of the target would be inherited by everything in here.
-        match rustix::fs::removexattr(&new, "system.posix_acl_default") {
-            Ok(()) | Err(Errno::NODATA | Errno::OPNOTSUPP) => {}
-            Err(error) => return Err(failed(error)),
-        }
+        remove_abandoned(target_path)?;
+        let Scratch { path, new, pointer } = Scratch::create(target_path, STAGING)?;
         let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::CLOEXEC;
-        Ok((pointer, rustix::fs::open(&new, flags, Mode::empty()).map_err(failed)?))
+        let new = rustix::fs::open(&new, flags, Mode::empty()).map_err(|error| {
+            scratch::remove(&path);
+            io("write in", &path, error)
+        })?;
+        Ok(Self {
+            target,
+            target_path: target_path.to_owned(),
+            path,
+            new,
+            pointer,
+            made,
+            times,
+            is_done: false,
+            is_kept: false,
+        })
     }
 
     /// From here on the stage may hold what it replaced, and is never removed unseen.
@@ -133,22 +104,13 @@ impl Drop for Stage {
         if self.is_kept {
             return;
         }
-        remove_stage(&self.path);
+        scratch::remove(&self.path);
         if !self.is_done {
             // The stage came and went; nothing else should show.
             rustix::fs::futimens(&self.target, &self.times).unwrap_or(());
             remove_made(self.made.as_deref(), &self.target_path);
         }
     }
-}
-
-/// Nothing can be done about a failure: the error that led here is told, and
-/// the next restore to the same place removes what is left.
-fn remove_stage(path: &Path) {
-    // The pointer goes last: what is left after a kill must still be known as a stage.
-    std::fs::remove_dir_all(path.join(NEW)).unwrap_or(());
-    std::fs::remove_file(path.join(STAGE_POINTER)).unwrap_or(());
-    std::fs::remove_dir(path).unwrap_or(());
 }
 
 fn times_of(dir: &File) -> rustix::io::Result<Timestamps> {
@@ -174,26 +136,19 @@ fn remove_made(made: Option<&Path>, target: &Path) {
     }
 }
 
-fn remove_abandoned(target: &File, target_path: &Path) -> Result<()> {
-    let listing = std::fs::read_dir(target_path).map_err(|error| io("list", target_path, error))?;
-    for entry in listing.filter_map(std::io::Result::ok) {
-        if !is_stage(target.as_fd(), entry.file_name().as_encoded_bytes()) {
-            continue;
-        }
-        let pointer = entry.path().join(STAGE_POINTER);
-        let mut text = Vec::new();
-        let is_free =
-            File::open(&pointer).is_ok_and(|mut file| file.try_lock().is_ok() && file.read_to_end(&mut text).is_ok());
-        if is_free && text == REPLACING {
+fn remove_abandoned(target_path: &Path) -> Result<()> {
+    for (path, text) in scratch::abandoned(target_path)? {
+        if text == REPLACING {
             return Err(Error::new(
                 ErrorKind::Failed,
-                format!("an interrupted restore left {}, with files that it was replacing", entry.path().display()),
+                format!("an interrupted restore left {}, with files that it was replacing", path.display()),
             )
             .state("nothing was written; the replaced files are in its folder \"new\"")
             .next("move what you need out of it, remove it, and restore again"));
         }
-        if is_free {
-            remove_stage(&entry.path());
+        // Others say where the journal of a restore in place is; they are no business of ours.
+        if text.is_empty() || text == STAGING || text == COPYING {
+            scratch::remove(&path);
         }
     }
     Ok(())

@@ -1,0 +1,111 @@
+//! Emptying tables of a copy, so that nothing of their rows is in its bytes. The
+//! structure stays.
+
+use std::fs::File;
+use std::os::unix::fs::FileExt as _;
+use std::path::Path;
+
+use lifeboat_store::Cancel;
+use rusqlite::Connection;
+
+use super::check::{self, quoted};
+use super::{copy, open};
+
+/// Where the header has the versions for writing and reading: 2 for WAL, 1 else.
+const VERSIONS_AT: u64 = 18;
+
+/// What was emptied.
+#[derive(Default)]
+pub(super) struct Emptied {
+    /// Names of tables.
+    pub(super) tables: Vec<String>,
+    /// Patterns that matched nothing.
+    pub(super) notes: Vec<String>,
+}
+
+/// Empties the tables of the database at `path`, our own, that match one of
+/// `patterns`. A virtual table is made anew, which empties the tables that it
+/// keeps its content in (those are never matched by themselves).
+pub(super) fn empty_tables(path: &Path, patterns: &[String], cancel: &Cancel) -> rusqlite::Result<Emptied> {
+    if patterns.is_empty() {
+        return Ok(Emptied::default());
+    }
+    let versions = set_versions(path, [1, 1]).map_err(|_| rusqlite::Error::InvalidPath(path.to_owned()))?;
+    let emptied = empty_in_place(path, patterns, cancel)?;
+    set_versions(path, versions).map_err(|_| rusqlite::Error::InvalidPath(path.to_owned()))?;
+    Ok(emptied)
+}
+
+/// Sets the versions in the header and returns what they were: in WAL mode
+/// everything would be written twice, and once into another file.
+fn set_versions(path: &Path, versions: [u8; 2]) -> std::io::Result<[u8; 2]> {
+    let file = File::options().read(true).write(true).open(path)?;
+    let mut before = versions;
+    if file.metadata()?.len() > 0 {
+        file.read_exact_at(&mut before, VERSIONS_AT)?;
+        file.write_all_at(&versions, VERSIONS_AT)?;
+    }
+    Ok(before)
+}
+
+fn empty_in_place(path: &Path, patterns: &[String], cancel: &Cancel) -> rusqlite::Result<Emptied> {
+    let connection = copy::for_writing(path)?;
+    open::acts_not(&connection)?;
+    open::obey(&connection, cancel)?;
+    connection.execute_batch("PRAGMA journal_mode=OFF; PRAGMA synchronous=OFF; PRAGMA secure_delete=ON")?;
+    let matches = |name: &String| patterns.iter().any(|pattern| matches(pattern.as_bytes(), name.as_bytes()));
+    let tables = check::tables(&connection)?.into_iter().filter(matches);
+    let made_anew = check::named(&connection, "virtual")?.into_iter().filter(matches);
+    let mut emptied = Emptied::default();
+    for table in tables {
+        connection.execute_batch(&format!("DELETE FROM {}", quoted(&table)))?;
+        emptied.tables.push(table);
+    }
+    for table in made_anew {
+        make_anew(&connection, &table)?;
+        emptied.tables.push(table);
+    }
+    let is_idle =
+        |pattern: &&String| !emptied.tables.iter().any(|name| self::matches(pattern.as_bytes(), name.as_bytes()));
+    emptied.notes = patterns
+        .iter()
+        .filter(is_idle)
+        .map(|pattern| format!("exclude_tables: no table is called {pattern}"))
+        .collect();
+    emptied.tables.sort();
+    connection.close().map_err(|(_, error)| error)?;
+    Ok(emptied)
+}
+
+fn make_anew(connection: &Connection, table: &str) -> rusqlite::Result<()> {
+    let find = "SELECT sql FROM sqlite_schema WHERE type = 'table' AND name = ?1";
+    let made_by: String = connection.query_row(find, [table], |row| row.get(0))?;
+    connection.execute_batch(&format!("DROP TABLE {}", quoted(table)))?;
+    connection.execute_batch(&made_by)
+}
+
+/// Whether `name` matches `pattern`, where `*` stands for any letters and ASCII
+/// letters are the same in both cases, as in SQLite's names.
+fn matches(pattern: &[u8], name: &[u8]) -> bool {
+    match (pattern, name) {
+        ([], []) => true,
+        ([b'*', rest @ ..], _) => (0..=name.len()).any(|skipped| matches(rest, &name[skipped..])),
+        ([one, rest @ ..], [letter, others @ ..]) => one.eq_ignore_ascii_case(letter) && matches(rest, others),
+        _ => false,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn patterns_match_whole_names_in_any_case() {
+        for (pattern, name) in [("metrics_*", "METRICS_a"), ("*", ""), ("*log*", "a_Log_b"), ("a*b*c", "aXbYc")] {
+            assert!(matches(pattern.as_bytes(), name.as_bytes()), "{pattern} {name}");
+        }
+        for (pattern, name) in [("metrics_*", "my_metrics_a"), ("log", "logs"), ("", "a"), ("a*b", "abc")] {
+            assert!(!matches(pattern.as_bytes(), name.as_bytes()), "{pattern} {name}");
+        }
+    }
+}
