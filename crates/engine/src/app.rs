@@ -13,8 +13,9 @@ pub use lifeboat_format::record::{Head, Record};
 use crate::clock::Clock;
 pub use crate::config::{Config, Keep};
 pub use crate::report::{
-    Action, BackupPlan, BackupReport, BackupRequest, CompressionKind, FailedSource, LISTED_MAX, ListReport, PlanLine,
-    PlannedSource, Problems, RestorePlan, RestoreReport, RestoreRequest, Selection, VerifyReport, Watch,
+    Action, BackupPlan, BackupReport, BackupRequest, CompressionKind, DatabaseReport, FailedSource, LISTED_MAX,
+    ListReport, PlanLine, PlannedSource, Problems, RestorePlan, RestoreReport, RestoreRequest, Selection, Shipped,
+    Subject, VerifyReport, Watch,
 };
 use crate::restore::live::{self, Host};
 pub use crate::restore::live::{
@@ -23,7 +24,7 @@ pub use crate::restore::live::{
 };
 pub use crate::services::Found;
 pub use crate::size::{size, size_of};
-use crate::{Cancel, Error, ErrorKind, Result, lock};
+use crate::{Cancel, Error, ErrorKind, Result, backup, lock, runs};
 
 /// The engine as a surface sees it.
 pub struct App<'a> {
@@ -57,12 +58,34 @@ impl App<'_> {
         }
     }
 
-    /// Backs up paths into one archive.
+    fn ground(&self) -> backup::Ground<'_> {
+        backup::Ground { clock: self.clock, config: self.config.as_ref(), data_dir: &self.data_dir }
+    }
+
+    /// What `words` of a command line mean: the names of configured apps, and
+    /// paths, which are one subject together. None: all apps.
+    ///
+    /// # Errors
+    /// When there is nothing of such a name, or no app at all.
+    pub fn subjects(&self, words: &[PathBuf]) -> Result<Vec<Subject>> {
+        backup::subjects(words, self.config.as_ref())
+    }
+
+    /// Backs up an app, or paths, into one archive.
     ///
     /// # Errors
     /// When no archive was made. An archive with problems is a report.
     pub fn backup(&self, request: &BackupRequest, watch: Watch<'_>) -> Result<BackupReport> {
-        let (app, roots) = crate::backup::subject(request);
+        let began = self.clock.timestamp();
+        let done = self.locked_backup(request, watch);
+        if let Subject::App(app) = &request.subject {
+            runs::note_backup(&self.data_dir, app, began, self.clock.timestamp(), &done);
+        }
+        done
+    }
+
+    fn locked_backup(&self, request: &BackupRequest, watch: Watch<'_>) -> Result<BackupReport> {
+        let (app, roots) = backup::app_and_roots(request, self.config.as_ref(), &backup::host());
         let is_configured = self.config.as_ref().is_some_and(|config| config.apps.contains_key(&app));
         let key = lock::key(&app, if is_configured { &[] } else { &roots });
         let recovered = live::before_a_run(&self.host(), &roots, None, watch)?;
@@ -71,7 +94,7 @@ impl App<'_> {
             // Who cannot write there has no restore of his own to keep out.
             lock => lock.ok(),
         };
-        let mut report = crate::backup::backup(self.clock, request, watch)?;
+        let mut report = backup::backup(&self.ground(), request, watch)?;
         report.recovered = recovered;
         Ok(report)
     }
@@ -81,7 +104,7 @@ impl App<'_> {
     /// # Errors
     /// As [`App::backup`], as far as that can be known before.
     pub fn plan_backup(&self, request: &BackupRequest, watch: Watch<'_>) -> Result<BackupPlan> {
-        crate::backup::plan(self.clock, request, watch)
+        backup::plan(&self.ground(), request, watch)
     }
 
     /// The manifest's head of an archive; `None` for a foreign tar.

@@ -10,6 +10,7 @@ mod sqlite;
 // The two flows.
 mod backup;
 mod restore;
+mod runs;
 // The programs of others: how they are run, stopped, started and asked.
 mod exec;
 pub mod health;
@@ -29,7 +30,6 @@ mod processes;
 mod report;
 mod scratch;
 mod size;
-mod sqlite;
 mod tally;
 mod version;
 mod workers;

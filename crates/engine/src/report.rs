@@ -46,21 +46,38 @@ pub struct Selection {
     pub one_file_system: bool,
 }
 
-/// Back up these paths into one archive.
+/// What is backed up.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Subject {
+    /// Files and directories; relative ones start at the working directory.
+    Paths(Vec<PathBuf>),
+    /// The configured app of this name.
+    App(String),
+}
+
+/// Back up an app, or paths, into one archive.
 #[derive(Clone, Debug)]
 pub struct BackupRequest {
-    /// Files and directories; relative ones start at `working_dir`.
-    pub paths: Vec<PathBuf>,
-    /// The archive to write; by default a dated name in `working_dir`.
+    /// What.
+    pub subject: Subject,
+    /// Of an app: only these sources; none: all.
+    pub only: Vec<String>,
+    /// Of an app: only these destinations; none: those it names.
+    pub to: Vec<String>,
+    /// One database as it is, instead of an archive.
+    pub bare: bool,
+    /// The archive to write; by default a dated name where the app's archives
+    /// go, else in `working_dir`.
     pub output: Option<PathBuf>,
-    /// By default what the suffix of `output` says, else zstd.
+    /// By default what the suffix of `output` says, else what is configured, else zstd.
     pub compression: Option<CompressionKind>,
-    /// By default 3 for zstd and 6 for gzip.
+    /// By default what is configured, else 3 for zstd and 6 for gzip.
     pub level: Option<u8>,
-    /// Which files are taken.
+    /// Which files are taken; of an app, in addition to what is configured.
     pub selection: Selection,
-    /// Whether the archive is read back before the run is good.
-    pub verify_on_create: bool,
+    /// Whether the archive is read back before the run is good; by default what
+    /// is configured, else yes.
+    pub verify_on_create: Option<bool>,
     /// How many workers; by default one for each core.
     pub threads: Option<usize>,
     /// Where relative paths start.
@@ -113,6 +130,15 @@ pub struct BackupReport {
     pub excluded: u64,
     /// Archives of ours in the output directory that were left out of their own source.
     pub own_archives: u64,
+    /// What was left out without being asked: keys, Lifeboat's own data,
+    /// destinations, what restores replaced, logs of databases.
+    pub withheld: u64,
+    /// Databases in it.
+    pub databases: Vec<DatabaseReport>,
+    /// Milliseconds from the first source's point to the last one's.
+    pub window_ms: u64,
+    /// The destinations of the archive.
+    pub shipped: Vec<Shipped>,
     /// Sources that failed.
     pub failed_sources: Vec<FailedSource>,
     /// What went wrong on single entries.
@@ -124,6 +150,32 @@ pub struct BackupReport {
     /// How long it took.
     #[serde(rename = "seconds", serialize_with = "as_seconds")]
     pub elapsed: Duration,
+}
+
+/// One database of a backup.
+#[derive(Clone, Debug, Serialize)]
+pub struct DatabaseReport {
+    /// Its source.
+    pub source: String,
+    /// Bytes of the copy.
+    pub size_bytes: u64,
+    /// Tables in it whose rows were counted.
+    pub tables: u64,
+    /// Their rows.
+    pub rows: u64,
+    /// Tables whose rows were left out.
+    pub excluded_tables: Vec<String>,
+}
+
+/// What became of an archive at one destination.
+#[derive(Clone, Debug, Serialize)]
+pub struct Shipped {
+    /// The destination.
+    pub destination: String,
+    /// Where the archive is.
+    pub path: Option<String>,
+    /// Why it is not there.
+    pub error: Option<String>,
 }
 
 /// What a backup would do.
@@ -140,6 +192,12 @@ pub struct BackupPlan {
     pub excluded: u64,
     /// Archives of ours that would be left out.
     pub own_archives: u64,
+    /// What else would be left out without being asked.
+    pub withheld: u64,
+    /// Services that would stand still meanwhile.
+    pub freeze: Vec<String>,
+    /// The app's destinations, and why one could not be written to.
+    pub destinations: Vec<Shipped>,
     /// Free space where the archive would be written, if the file system counts it.
     pub free_bytes: Option<u64>,
     /// What would be noted (sockets, unreadable directories).

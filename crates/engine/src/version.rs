@@ -37,7 +37,7 @@ pub(crate) fn of(app: &AppConfig, cancel: &Cancel) -> Result<Option<String>> {
         Some(VersionFrom::File(path)) => first_line(path)?,
         Some(VersionFrom::Sql { db, query }) => {
             let Some(Source::Sqlite(source)) = app.sources.get(db) else { return Ok(None) };
-            sqlite::query_value(&source.path, query, BUSY_TIMEOUT)?.unwrap_or_default()
+            sqlite::query_value(&source.path, query, BUSY_TIMEOUT, cancel)?.unwrap_or_default()
         }
     };
     find(&text).map(Some).ok_or_else(|| {

@@ -1,9 +1,13 @@
-//! Backing up: find the sources, capture them into a spool, put the manifest
-//! before it, read the result back, and only then give it its name.
+//! Backing up: find the sources, bring them to their points, capture them into
+//! a spool, put the manifest before it, read the result back, and only then
+//! give it its name.
 
+mod bare;
+mod gather;
+mod ship;
+mod subject;
 mod target;
 
-use std::os::unix::ffi::OsStrExt as _;
 use std::path::PathBuf;
 use std::time::{Duration, Instant};
 
@@ -13,113 +17,272 @@ use lifeboat_format::capture::Entries as _;
 use lifeboat_format::model::Outcome;
 use lifeboat_format::monitor::Silent;
 use lifeboat_format::path::shown;
-use lifeboat_format::record::{self, Details, FORMAT, Head, Tool};
+use lifeboat_format::record::{self, FORMAT, Head, Tool, Totals};
 use lifeboat_store::durable::{self, Unnamed};
 
 use crate::clock::Clock;
+use crate::config::Config;
 use crate::report::{BackupPlan, BackupReport, BackupRequest, FailedSource, PlannedSource, Watch};
-use crate::source::files::{LeftOut, OutputDir, Tree};
-use crate::source::roots::{self, Root};
+use crate::source::files::{LeftOut, Options, OutputDir, Tree};
+use crate::source::roots::Root;
 use crate::tally::Tally;
-use crate::{Error, ErrorKind, Result, workers};
+use crate::{Error, ErrorKind, Result, version, workers};
+use gather::Failures;
+use subject::Job;
+pub(crate) use subject::{app_and_roots, subjects};
 use target::Target;
 
 const NOTHING_WRITTEN: &str = "no archive was made, and nothing else was changed";
 
-/// Backs up the paths of `request` into one archive.
-pub(crate) fn backup(clock: &dyn Clock, request: &BackupRequest, watch: Watch<'_>) -> Result<BackupReport> {
-    let began = Instant::now();
-    let started = clock.timestamp();
-    let host = host();
-    let target = Target::find(request, &host, &clock.now())?;
-    let tally = Tally::new(watch.monitor);
-    let (roots, failed) = find_sources(request, &host)?;
-    let mut sources: Vec<record::Source> = roots.iter().map(|root| describe(root, started, request)).collect();
+/// Where a backup runs: its clock, its configuration, its data.
+pub(crate) struct Ground<'a> {
+    pub(crate) clock: &'a dyn Clock,
+    pub(crate) config: Option<&'a Config>,
+    pub(crate) data_dir: &'a std::path::Path,
+}
 
-    let (captured, left_out) = capture(request, &target, roots, Watch { monitor: &tally, ..watch })?;
-    refuse_nothing(&captured, &tally)?;
-    let finished = clock.timestamp();
-    sources.iter_mut().for_each(|source| source.finished = finished);
-    sources.extend(failed.iter().map(|source| describe_failed(source, started, finished)));
-    let outcome = if failed.is_empty() && !tally.has_unreadable() { Outcome::Good } else { Outcome::Partial };
-    let head = head(target.app.clone(), host, outcome, sources, &captured, &tally, (started, finished));
-    let (archive, verified) = make_archive(captured, &head, request, &target, watch)?;
+/// What came of one source after the other.
+struct Gathered {
+    roots: Vec<Root>,
+    databases: Vec<gather::CopiedDatabase>,
+    sources: Vec<record::Source>,
+    failures: Failures,
+}
+
+/// Backs up what `request` asks for into one archive.
+pub(crate) fn backup(ground: &Ground<'_>, request: &BackupRequest, watch: Watch<'_>) -> Result<BackupReport> {
+    let began = Instant::now();
+    let host = host();
+    let mut job = subject::find(request, ground.config, ground.data_dir, &host)?;
+    let reachable = ship::prepare(&job, ground.data_dir)?;
+    job.destinations = reachable.usable.clone();
+    let target = Target::find(request, &job, &host, &ground.clock.now())?;
+    let tally = Tally::new(watch.monitor);
+    let watch = Watch { monitor: &tally, ..watch };
+    let started = ground.clock.timestamp();
+    let gathered = gather_all(ground, &mut job, &target, watch)?;
+    if request.bare {
+        return bare::write(ground, &job, &target, gathered, &tally, began);
+    }
+    let snapshot = capture(ground, request, &job, &target, gathered, started, &tally, watch)?;
+    let mut report = snapshot.report(&tally);
+    report.shipped = ship::ship(&report, &snapshot.head, &target, &reachable, watch.cancel)?;
+    report.elapsed = began.elapsed();
+    Ok(report)
+}
+
+/// An archive with its name, and what is known of it.
+struct Made {
+    path: PathBuf,
+    head: Head,
+    size_bytes: u64,
+    verified: bool,
+    left_out: LeftOut,
+    failed: Vec<FailedSource>,
+    databases: Vec<crate::report::DatabaseReport>,
+}
+
+impl Made {
+    fn report(&self, tally: &Tally<'_>) -> BackupReport {
+        let head = &self.head;
+        BackupReport {
+            archive: self.path.clone(),
+            id: head.id.clone(),
+            app: head.app.clone(),
+            outcome: head.outcome,
+            size_bytes: self.size_bytes,
+            files: head.totals.files,
+            entries: head.totals.entries,
+            bytes: head.totals.bytes,
+            excluded: self.left_out.excluded,
+            own_archives: self.left_out.own_archives,
+            withheld: self.left_out.withheld,
+            databases: self.databases.clone(),
+            window_ms: head.window_ms,
+            shipped: Vec::new(),
+            failed_sources: self.failed.clone(),
+            problems: tally.problems(),
+            verified: self.verified,
+            recovered: Vec::new(),
+            elapsed: Duration::ZERO,
+        }
+    }
+}
+
+fn gather_all(ground: &Ground<'_>, job: &mut Job<'_>, target: &Target, watch: Watch<'_>) -> Result<Gathered> {
+    let mut failures = Failures::default();
+    let now = || ground.clock.timestamp();
+    let started = now();
+    let pinned = gather::pin(job, None, &now, watch.cancel, &mut failures)?;
+    let was_filled = |name: &str| ship::was_filled(job_places(ground, &job.app_name), &job.app_name, name);
+    let filled: Vec<String> =
+        job.files.iter().map(|(wanted, _)| wanted.name.clone()).filter(|name| was_filled(name)).collect();
+    let roots = gather::open_roots(job, |_| None, |name| filled.iter().any(|filled| filled == name), &mut failures)?;
+    let exclude_tables = job.app.map(|app| app.exclude_tables.clone()).unwrap_or_default();
+    if !pinned.is_empty() {
+        target.create_dir()?;
+    }
+    let databases = gather::copy(pinned, &target.dir, &exclude_tables, watch, &mut failures)
+        .map_err(|error| target.not_written(error))?;
+    if roots.is_empty() && databases.is_empty() {
+        return Err(all_failed(&failures.0));
+    }
+    let mut sources: Vec<record::Source> = roots.iter().map(|root| gather::describe_root(root, started)).collect();
+    sources.extend(databases.iter().map(|database| database.describe(started)));
+    Ok(Gathered { roots, databases, sources, failures })
+}
+
+fn all_failed(failed: &[FailedSource]) -> Error {
+    let reasons: Vec<String> = failed
+        .iter()
+        .map(|source| {
+            let names_root = source.message.contains(&source.root);
+            if names_root { source.message.clone() } else { format!("{}: {}", source.root, source.message) }
+        })
+        .collect();
+    Error::new(ErrorKind::SourceFailed, format!("could not back up {}", reasons.join("; ")))
+        .state(NOTHING_WRITTEN)
+        .next("check the path, its permissions, and that its file system is mounted")
+}
+
+/// Where snapshots of `app` may lie.
+fn job_places(ground: &Ground<'_>, app: &str) -> Vec<(Option<String>, PathBuf)> {
+    ground.config.map(|config| crate::destination::places(config, Some(app))).unwrap_or_default()
+}
+
+#[expect(clippy::too_many_arguments, reason = "the recipe hands on what it has gathered")]
+fn capture(
+    ground: &Ground<'_>,
+    request: &BackupRequest,
+    job: &Job<'_>,
+    target: &Target,
+    gathered: Gathered,
+    started: Timestamp,
+    tally: &Tally<'_>,
+    watch: Watch<'_>,
+) -> Result<Made> {
+    let Gathered { roots, databases, mut sources, failures } = gathered;
+    let reports = databases.iter().map(gather::CopiedDatabase::report).collect();
+    let outputs = outputs(job, target);
+    let pipeline_options =
+        pipeline::Options { compression: target.compression, threads: workers::count(request.threads) };
+    expect(request, &outputs, &roots, watch)?;
+    let options = options(request);
+    let mut entries = gather::merge(roots, databases, options, &outputs, watch.monitor)?;
+    target.create_dir()?;
+    let captured = pipeline::capture(&target.dir, pipeline_options, &mut entries, watch.monitor, watch.cancel)
+        .map_err(|error| target.not_written(error.into()))?;
+    if let Some(collision) = entries.collision.take() {
+        return Err(Error::new(ErrorKind::Usage, collision)
+            .state(NOTHING_WRITTEN)
+            .next("give one of them another `at` in lifeboat.yaml"));
+    }
+    refuse_nothing(&captured, job, tally)?;
+    let finished = ground.clock.timestamp();
+    for source in &mut sources {
+        source.finished = finished;
+        let names = entries.names(&source.name).into_iter().flatten();
+        source.names = names.map(|name| String::from_utf8_lossy(name).into_owned()).collect();
+    }
+    let left_out = entries.left_out();
+    drop(entries);
+    sources.extend(failures.0.iter().map(|source| describe_failed(source, job, started, finished)));
+    let is_whole = failures.0.is_empty() && !tally.has_unreadable();
+    let outcome = match (is_whole, job.is_scope) {
+        (false, _) => Outcome::Partial,
+        (true, true) => Outcome::Scope,
+        (true, false) => Outcome::Good,
+    };
+    let mut head = head_of(job, outcome, sources, captured.totals(), tally, (started, finished));
+    head.app_version = app_version(job, watch);
+    let (archive, verified) = make_archive(captured, &head, request, job, target, watch)?;
     let size_bytes = archive.len();
     let path = archive.publish(target.names(), 0o666).map_err(|error| target.not_published(error))?;
+    Ok(Made { path, head, size_bytes, verified, left_out, failed: failures.0, databases: reports })
+}
 
-    Ok(BackupReport {
-        archive: path,
-        id: head.id,
-        app: head.app,
-        outcome,
-        size_bytes,
-        files: head.totals.files,
-        entries: head.totals.entries,
-        bytes: head.totals.bytes,
-        excluded: left_out.excluded,
-        own_archives: left_out.own_archives,
-        failed_sources: failed,
-        problems: tally.problems(),
-        verified,
-        recovered: Vec::new(),
-        elapsed: began.elapsed(),
-    })
+fn options(request: &BackupRequest) -> Options {
+    Options { devices: request.selection.devices, one_file_system: request.selection.one_file_system }
+}
+
+/// The directories that archives of this job go to.
+fn outputs(job: &Job<'_>, target: &Target) -> Vec<OutputDir> {
+    let dirs = job.destinations.iter().map(|destination| destination.dir.as_path());
+    let configured = job.app.and_then(|app| app.backup_dir.as_deref());
+    std::iter::once(target.dir.as_path()).chain(dirs).chain(configured).filter_map(OutputDir::new).collect()
+}
+
+/// Finds out how much there is to do, where somebody is shown how far it is.
+fn expect(request: &BackupRequest, outputs: &[OutputDir], roots: &[Root], watch: Watch<'_>) -> Result<()> {
+    if !watch.monitor.wants_total() {
+        return Ok(());
+    }
+    let again = roots.iter().map(Root::reopen).collect::<std::result::Result<Vec<_>, _>>();
+    let Ok(again) = again else { return Ok(()) };
+    let mut tree = Tree::new(again, options(request), outputs, &Silent)?;
+    let (files, bytes) = count(&mut tree, watch)?;
+    watch.monitor.expected(files, bytes);
+    Ok(())
 }
 
 /// What [`backup`] would do.
-pub(crate) fn plan(clock: &dyn Clock, request: &BackupRequest, watch: Watch<'_>) -> Result<BackupPlan> {
+pub(crate) fn plan(ground: &Ground<'_>, request: &BackupRequest, watch: Watch<'_>) -> Result<BackupPlan> {
     let host = host();
-    let target = Target::find(request, &host, &clock.now())?;
+    let mut job = subject::find(request, ground.config, ground.data_dir, &host)?;
+    let destinations = ship::check(&job, ground.data_dir);
+    let target = Target::find(request, &job, &host, &ground.clock.now())?;
     let tally = Tally::new(watch.monitor);
-    let (roots, failed_sources) = find_sources(request, &host)?;
+    let mut failures = Failures::default();
+    let freeze = job.app.map(|app| app.freeze.iter().map(|service| service.name.clone()).collect());
+    let roots = gather::open_roots(&mut job, |_| None, |_| false, &mut failures)?;
+    let outputs = outputs(&job, &target);
     let mut sources = Vec::new();
     let mut left_out = LeftOut::default();
     for root in roots {
         let (name, path) = (root.name.clone(), root.path.clone());
-        let mut tree = Tree::new(vec![root], &request.selection, OutputDir::new(&target.dir), &tally)?;
+        let mut tree = Tree::new(vec![root], options(request), &outputs, &tally)?;
         let (files, bytes) = count(&mut tree, watch)?;
-        left_out.excluded += tree.left_out.excluded;
-        left_out.own_archives += tree.left_out.own_archives;
-        sources.push(PlannedSource { name, root: shown(path.as_os_str().as_bytes()), files, bytes });
+        left_out += tree.left_out;
+        sources.push(PlannedSource { name, root: shown(path.as_os_str().as_encoded_bytes()), files, bytes });
     }
-    let existing = target.dir.ancestors().find(|dir| dir.is_dir()).unwrap_or(&target.dir);
+    for (name, source) in &job.databases {
+        let root = shown(source.path.as_os_str().as_encoded_bytes());
+        match source.path.metadata() {
+            Ok(metadata) if metadata.is_file() => {
+                sources.push(PlannedSource { name: name.clone(), root, files: 1, bytes: metadata.len() });
+            }
+            Ok(_) => failures.0.push(FailedSource { name: name.clone(), root, message: "it is no file".to_owned() }),
+            Err(error) => {
+                let message = format!("it cannot be read: {error}");
+                failures.0.push(FailedSource { name: name.clone(), root, message });
+            }
+        }
+    }
+    if sources.is_empty() {
+        return Err(all_failed(&failures.0));
+    }
     Ok(BackupPlan {
         archive: target.dir.join(target.names().find(|name| !target.dir.join(name).exists()).unwrap_or_default()),
         sources,
-        failed_sources,
+        failed_sources: failures.0,
         excluded: left_out.excluded,
         own_archives: left_out.own_archives,
-        free_bytes: durable::free_space(existing)?.0,
+        withheld: left_out.withheld,
+        freeze: freeze.unwrap_or_default(),
+        destinations,
+        free_bytes: crate::destination::free_space(&target.dir),
         problems: tally.problems(),
     })
 }
 
-/// The application that `request` backs up, and the roots of its sources.
-pub(crate) fn subject(request: &BackupRequest) -> (String, Vec<PathBuf>) {
-    let roots: Vec<PathBuf> =
-        request.paths.iter().map(|path| roots::absolute(&request.working_dir.join(path))).collect();
-    (roots.first().map_or_else(String::new, |first| roots::base_name(first, &host())), roots)
-}
-
-fn host() -> String {
+pub(crate) fn host() -> String {
     rustix::system::uname().nodename().to_string_lossy().into_owned()
 }
 
-/// The roots of all sources. Fails when none is left.
-fn find_sources(request: &BackupRequest, host: &str) -> Result<(Vec<Root>, Vec<FailedSource>)> {
-    let (roots, failed) = roots::open_all(&request.paths, &request.working_dir, host)?;
-    if roots.is_empty() {
-        let reasons: Vec<String> = failed.iter().map(|source| format!("{}: {}", source.root, source.message)).collect();
-        return Err(Error::new(ErrorKind::SourceFailed, format!("could not back up {}", reasons.join("; ")))
-            .state(NOTHING_WRITTEN)
-            .next("check the path, its permissions, and that its file system is mounted"));
-    }
-    Ok((roots, failed))
-}
-
 /// A single file that was lost while it was read leaves nothing to make an archive of.
-fn refuse_nothing(captured: &Captured, tally: &Tally<'_>) -> Result<()> {
-    if captured.totals().entries > 0 {
+fn refuse_nothing(captured: &Captured, job: &Job<'_>, tally: &Tally<'_>) -> Result<()> {
+    // An app may have sources in which nothing is.
+    if captured.totals().entries > 0 || (job.app.is_some() && !tally.has_unreadable()) {
         return Ok(());
     }
     let problems = tally.problems();
@@ -141,88 +304,48 @@ fn count(tree: &mut Tree<'_>, watch: Watch<'_>) -> Result<(u64, u64)> {
     Ok((files, bytes))
 }
 
-fn capture(
-    request: &BackupRequest,
-    target: &Target,
-    roots: Vec<Root>,
-    watch: Watch<'_>,
-) -> Result<(Captured, LeftOut)> {
-    let options = pipeline::Options { compression: target.compression, threads: workers::count(request.threads) };
-    let mut tree = Tree::new(roots, &request.selection, OutputDir::new(&target.dir), watch.monitor)?;
-    target.create_dir()?;
-    if watch.monitor.wants_total() {
-        let (roots, _) = find_sources(request, &host())?;
-        let mut tree = Tree::new(roots, &request.selection, OutputDir::new(&target.dir), &Silent)?;
-        let (files, bytes) = count(&mut tree, watch)?;
-        watch.monitor.expected(files, bytes);
-    }
-    let captured = pipeline::capture(&target.dir, options, &mut tree, watch.monitor, watch.cancel)
-        .map_err(|error| target.not_written(error.into()))?;
-    Ok((captured, tree.left_out))
+fn describe_failed(source: &FailedSource, job: &Job<'_>, started: Timestamp, finished: Timestamp) -> record::Source {
+    let kind = job.app.and_then(|app| app.sources.get(&source.name)).map_or("files", |source| source.kind());
+    let mut failed = gather::describe(&source.name, kind, std::path::Path::new(&source.root), started);
+    failed.finished = finished;
+    failed.details.failed = Some(source.message.clone());
+    failed
 }
 
-fn describe(root: &Root, started: Timestamp, request: &BackupRequest) -> record::Source {
-    let mut source = record::Source {
-        name: root.name.clone(),
-        kind: "files".to_owned(),
-        at: None,
-        names: Vec::new(),
-        started,
-        finished: started,
-        point: None,
-        pause_ms: 0,
-        root: None,
-        root_b64: None,
-        details: Details {
-            include: request.selection.include.clone(),
-            exclude: request.selection.exclude.clone(),
-            failed: None,
-            database: None,
-        },
-    };
-    source.set_root(root.path.as_os_str().as_bytes());
-    source
-}
-
-fn describe_failed(source: &FailedSource, started: Timestamp, finished: Timestamp) -> record::Source {
-    record::Source {
-        name: source.name.clone(),
-        kind: "files".to_owned(),
-        at: None,
-        names: Vec::new(),
-        started,
-        finished,
-        point: None,
-        pause_ms: 0,
-        root: Some(source.root.clone()),
-        root_b64: None,
-        details: Details { failed: Some(source.message.clone()), ..Details::default() },
+/// The application's version; that it does not tell is a note.
+fn app_version(job: &Job<'_>, watch: Watch<'_>) -> Option<String> {
+    match version::of(job.app?, watch.cancel) {
+        Ok(version) => version,
+        Err(error) => {
+            let message = format!("its version is not known: {error}");
+            let class = crate::ProblemClass::Skipped;
+            watch.monitor.problem(crate::Problem::new(class, job.app_name.as_bytes(), message));
+            None
+        }
     }
 }
 
-fn head(
-    app: String,
-    host: String,
+fn head_of(
+    job: &Job<'_>,
     outcome: Outcome,
     sources: Vec<record::Source>,
-    captured: &Captured,
+    totals: Totals,
     tally: &Tally<'_>,
     (started, finished): (Timestamp, Timestamp),
 ) -> Head {
     let problems = tally.problems();
-    let window = Duration::try_from(finished.duration_since(started)).unwrap_or_default();
     Head {
         format: FORMAT.to_owned(),
         tool: Tool { name: "lifeboat".to_owned(), version: env!("CARGO_PKG_VERSION").to_owned() },
-        app,
+        app: job.app_name.clone(),
         app_version: None,
-        host,
+        host: host(),
         id: durable::random_hex(),
         created: started,
-        window_ms: u64::try_from(window.as_millis()).unwrap_or(u64::MAX),
+        window_ms: window_ms(&sources, (started, finished)),
         outcome,
         sources,
-        totals: captured.totals(),
+        totals,
         problems: problems
             .listed
             .iter()
@@ -233,20 +356,32 @@ fn head(
     }
 }
 
+/// From the first source's point to the last one's. What has no point was read from beginning to end.
+fn window_ms(sources: &[record::Source], (started, finished): (Timestamp, Timestamp)) -> u64 {
+    let whole = sources.iter().filter(|source| source.details.failed.is_none());
+    let first = whole.clone().map(|source| source.point.unwrap_or(started)).min().unwrap_or(started);
+    let last = whole.map(|source| source.point.unwrap_or(finished)).max().unwrap_or(finished);
+    let window = Duration::try_from(last.duration_since(first)).unwrap_or_default();
+    u64::try_from(window.as_millis()).unwrap_or(u64::MAX)
+}
+
 /// The archive without a name yet, and whether it was read back.
 fn make_archive(
     captured: Captured,
     head: &Head,
     request: &BackupRequest,
+    job: &Job<'_>,
     target: &Target,
     watch: Watch<'_>,
 ) -> Result<(Unnamed, bool)> {
     let archive = captured.finish(&target.dir, head).map_err(|error| target.not_written(error.into()))?;
-    if request.verify_on_create {
+    let configured = job.app.is_none_or(|app| app.verify_on_create);
+    let is_verified = request.verify_on_create.unwrap_or(configured);
+    if is_verified {
         read_back(&archive, head, request, target, watch)?;
     }
     watch.cancel.check().map_err(|error| target.not_written(error.into()))?;
-    Ok((archive, request.verify_on_create))
+    Ok((archive, is_verified))
 }
 
 fn read_back(archive: &Unnamed, head: &Head, request: &BackupRequest, target: &Target, watch: Watch<'_>) -> Result<()> {

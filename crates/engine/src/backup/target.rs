@@ -9,47 +9,52 @@ use lifeboat_format::archive::Compression;
 use lifeboat_store as store;
 
 use super::NOTHING_WRITTEN;
+use super::subject::Job;
 use crate::report::{BackupRequest, CompressionKind};
 use crate::size::size;
-use crate::source::roots;
-use crate::{Error, ErrorKind, Result};
+use crate::{Error, ErrorKind, Result, naming};
 
 /// A directory, and the names that the archive may take in it.
 pub(super) struct Target {
     pub(super) dir: PathBuf,
-    pub(super) app: String,
     pub(super) compression: Compression,
+    /// Whether a sidecar is written beside the archive.
+    pub(super) has_sidecar: bool,
     name: Name,
 }
 
 enum Name {
     /// Asked for: taken or an error.
     Exact(OsString),
-    /// `{app}-backup-{date}`, the time of day, and the suffix.
+    /// What the template says, the time of day, and the suffix.
     Dated { stem: String, time: String, suffix: &'static str },
 }
 
 impl Target {
     /// What `request` asks for. Refuses a name that is taken before anything is read.
-    pub(super) fn find(request: &BackupRequest, host: &str, now: &Zoned) -> Result<Self> {
-        let first = request.paths.first().ok_or_else(|| {
-            Error::new(ErrorKind::Usage, "no path was given").next("say what to back up: lifeboat backup DIR")
-        })?;
-        let app = roots::base_name(&roots::absolute(&request.working_dir.join(first)), host);
+    pub(super) fn find(request: &BackupRequest, job: &Job<'_>, host: &str, now: &Zoned) -> Result<Self> {
         let output = request.output.as_ref().map(|output| request.working_dir.join(output));
-        let compression = compression(request, output.as_deref())?;
+        let compression = compression(request, job, output.as_deref())?;
         let is_dir = |path: &Path| path.is_dir() || path.as_os_str().as_encoded_bytes().ends_with(b"/");
         let target = match output {
             Some(path) if !is_dir(&path) => {
                 let name = path.file_name().unwrap_or_default().to_owned();
                 let dir = path.parent().unwrap_or(&request.working_dir).to_owned();
-                Self { dir, app, compression, name: Name::Exact(name) }
+                Self { dir, compression, has_sidecar: false, name: Name::Exact(name) }
             }
             dir => {
-                let stem = format!("{app}-backup-{}", now.strftime("%Y-%m-%d"));
+                let template = job.app.and_then(|app| app.archive_name.as_deref()).unwrap_or(naming::DEFAULT);
+                let stem = naming::expand(template, &job.app_name, host, now);
                 let time = now.strftime("%H%M%S").to_string();
-                let name = Name::Dated { stem, time, suffix: compression.suffix() };
-                Self { dir: dir.unwrap_or_else(|| request.working_dir.clone()), app, compression, name }
+                let suffix = if request.bare { ".db" } else { compression.suffix() };
+                let configured = job.app.and_then(|app| app.backup_dir.as_deref());
+                // `.` is wherever somebody is; only an absolute directory is a place for archives.
+                let backup_dir = configured.filter(|dir| dir.is_absolute());
+                let first = job.destinations.first().map(|destination| destination.dir.as_path());
+                let has_sidecar = dir.is_none() && (first.is_some() || backup_dir.is_some());
+                let dir = dir.or_else(|| first.or(backup_dir).map(Path::to_owned));
+                let dir = dir.unwrap_or_else(|| request.working_dir.clone());
+                Self { dir, compression, has_sidecar, name: Name::Dated { stem, time, suffix } }
             }
         };
         target.refuse_taken_name()?;
@@ -67,6 +72,12 @@ impl Target {
             [format!("{stem}{suffix}"), format!("{stem}-{time}{suffix}")].into_iter().chain(numbered)
         });
         exact.into_iter().chain(dated.map(OsString::from))
+    }
+
+    /// The same archive goes to another directory: the name that it has, then the others.
+    pub(super) fn names_after(&self, taken: &Path) -> Vec<OsString> {
+        let first = taken.file_name().map(OsString::from);
+        first.into_iter().chain(self.names()).collect()
     }
 
     fn refuse_taken_name(&self) -> Result<()> {
@@ -87,7 +98,7 @@ impl Target {
         let error = error.state(NOTHING_WRITTEN);
         match error.kind() {
             ErrorKind::NoSpace => {
-                let free = store::durable::free_space(&self.dir).ok().and_then(|(bytes, _)| bytes);
+                let free = crate::destination::free_space(&self.dir);
                 let free = free.map(|free| format!("{} free; ", size(free))).unwrap_or_default();
                 error.next(format!(
                     "make room in {dir} ({free}a backup may need twice the archive's size), \
@@ -116,8 +127,8 @@ fn taken(path: &Path) -> Error {
         .next("choose another name with --output, or leave --output out for a dated one")
 }
 
-/// What the options say, else the suffix of the name, else zstd.
-fn compression(request: &BackupRequest, output: Option<&Path>) -> Result<Compression> {
+/// What the options say, else the suffix of the name, else the configuration, else zstd.
+fn compression(request: &BackupRequest, job: &Job<'_>, output: Option<&Path>) -> Result<Compression> {
     let name = output.map(|path| path.as_os_str().as_encoded_bytes()).unwrap_or_default();
     let ends_with = |suffixes: &[&str]| suffixes.iter().any(|suffix| name.ends_with(suffix.as_bytes()));
     let by_name = if ends_with(&[".tar.gz", ".tgz"]) {
@@ -134,8 +145,13 @@ fn compression(request: &BackupRequest, output: Option<&Path>) -> Result<Compres
             .state(NOTHING_WRITTEN)
             .next("leave --compression out, or change the suffix"));
     }
-    match request.compression.or(by_name).unwrap_or(CompressionKind::Zstd) {
-        CompressionKind::Zstd => Ok(Compression::zstd(request.level)?),
-        CompressionKind::Gzip => Ok(Compression::gzip(request.level)?),
+    let configured = job.app.and_then(|app| app.compression);
+    let kind = request.compression.or(by_name).or(configured).unwrap_or(CompressionKind::Zstd);
+    // A configured level is one of the configured kind.
+    let is_configured_kind = kind == configured.unwrap_or(CompressionKind::Zstd);
+    let level = request.level.or(job.app.and_then(|app| app.compression_level).filter(|_| is_configured_kind));
+    match kind {
+        CompressionKind::Zstd => Ok(Compression::zstd(level)?),
+        CompressionKind::Gzip => Ok(Compression::gzip(level)?),
     }
 }

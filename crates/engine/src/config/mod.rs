@@ -286,6 +286,13 @@ impl Config {
     }
 }
 
+impl Config {
+    /// Every file that a `*_file` setting names.
+    pub(crate) fn secret_files(&self) -> Vec<PathBuf> {
+        Vec::new()
+    }
+}
+
 fn name(path: &Path) -> String {
     shown(path.as_os_str().as_bytes())
 }
@@ -333,7 +340,7 @@ fn check_owner(path: &Path, owner: u32, mode: u32, caller: u32) -> Result<()> {
 }
 
 /// The one of `known` that someone who wrote `word` meant, if that is likely.
-fn nearest<'a>(word: &str, known: &[&'a str]) -> Option<&'a str> {
+pub(crate) fn nearest<'a>(word: &str, known: &[&'a str]) -> Option<&'a str> {
     let extended = |known: &&&str| !word.is_empty() && (known.starts_with(word) || word.starts_with(**known));
     let by_letters = known.iter().min_by_key(|known| strsim::osa_distance(word, known));
     let is_near = |known: &&&str| strsim::osa_distance(word, known) <= 1 + word.chars().count() / 4;

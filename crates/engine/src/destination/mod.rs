@@ -11,7 +11,7 @@ use lifeboat_format::model::Sha256;
 use lifeboat_store as store;
 use lifeboat_store::durable::{self, Unnamed};
 
-use crate::config::Destination;
+use crate::config::{Config, Destination};
 use crate::mounts::Mounts;
 use crate::{Error, ErrorKind, Result, lock, ours};
 
@@ -121,6 +121,24 @@ pub(crate) fn copy(path: &Path, destination: &Destination, names: &[std::ffi::Os
         }
     }
     to.publish(names, 0o666).map_err(|error| failed(error.into()))
+}
+
+/// The directories in which snapshots lie, with the names of those that are
+/// destinations: of `app`, or of all apps.
+pub(crate) fn places(config: &Config, app: Option<&str>) -> Vec<(Option<String>, PathBuf)> {
+    let apps = config.apps.values().filter(|known| app.is_none_or(|app| known.name == app));
+    let mut places: Vec<(Option<String>, PathBuf)> = Vec::new();
+    for app in apps {
+        let of_app = app.destinations.iter().filter_map(|name| config.destinations.get(name));
+        let of_app = of_app.map(|destination| (Some(destination.name.clone()), destination.dir.clone()));
+        let dir = app.backup_dir.clone().filter(|dir| dir.is_absolute());
+        for place in of_app.chain(dir.map(|dir| (None, dir))) {
+            if !places.iter().any(|(_, dir)| *dir == place.1) {
+                places.push(place);
+            }
+        }
+    }
+    places
 }
 
 /// Whether the file at `path`, in a directory that archives go to, is an

@@ -108,14 +108,19 @@ impl<'a> Merged<'a> {
     fn note_name(&mut self, number: usize, path: &EntryPath) {
         let source = &mut self.sources[number];
         let Some(shared) = &mut source.shared else { return };
-        let inner = if shared.at.is_empty() { path.as_bytes() } else { path.as_bytes().get(shared.at.len() + 1..).unwrap_or_default() };
+        let inner = if shared.at.is_empty() {
+            path.as_bytes()
+        } else {
+            path.as_bytes().get(shared.at.len() + 1..).unwrap_or_default()
+        };
         let first = inner.split(|byte| *byte == b'/').next().unwrap_or_default();
         if !shared.names.contains(first) {
             shared.names.insert(first.to_vec());
         }
         if shared.names.len() > NAMES_MAX {
             let name = &source.name;
-            self.collision = Some(format!("the source {name} has more than {NAMES_MAX} names at a place that it shares"));
+            self.collision =
+                Some(format!("the source {name} has more than {NAMES_MAX} names at a place that it shares"));
         }
     }
 }

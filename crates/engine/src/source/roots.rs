@@ -105,6 +105,29 @@ impl Root {
         }))
     }
 
+    /// The same root once more, to go through it before it is read.
+    pub(crate) fn reopen(&self) -> io::Result<Self> {
+        let fd = if self.file.is_some() {
+            self.dir.fd.try_clone()?
+        } else {
+            rustix::fs::openat(&self.dir.fd, ".", OFlags::RDONLY | OFlags::DIRECTORY | OFlags::CLOEXEC, Mode::empty())?
+        };
+        Ok(Self {
+            name: self.name.clone(),
+            path: self.path.clone(),
+            real: self.real.clone(),
+            place: self.place.clone(),
+            is_usual: self.is_usual,
+            dir: Arc::new(Dir { fd, names: Names::default(), _held: None }),
+            file: self.file.clone(),
+            include: self.include.clone(),
+            exclude: self.exclude.clone(),
+            withheld: self.withheld.clone(),
+            has_own_entry: self.has_own_entry,
+            is_empty: self.is_empty,
+        })
+    }
+
     /// Whether it is a single file.
     pub(crate) fn is_file(&self) -> bool {
         self.file.is_some()

@@ -3,7 +3,9 @@
 use std::path::{Path, PathBuf};
 
 use clap::{Subcommand, ValueEnum};
-use lifeboat_engine::app::{BackupPlan, BackupReport, BackupRequest, CompressionKind, FailedSource, Selection, shown};
+use lifeboat_engine::app::{
+    BackupPlan, BackupReport, BackupRequest, CompressionKind, FailedSource, Selection, Shipped, Subject, shown,
+};
 use lifeboat_engine::{Error, ErrorKind, Result};
 
 use super::error::Message;
@@ -12,9 +14,9 @@ use super::{Surface, exit_code, list, render, restore_live, verify};
 const STATE: &str = "no archive was made; what was to be backed up is as it was";
 
 const USAGE: &str = "\
-lifeboat backup [OPTIONS] <PATH>...
-       lifeboat backup list [OPTIONS] <ARCHIVE>
-       lifeboat backup verify [OPTIONS] <ARCHIVE>";
+lifeboat backup [OPTIONS] [APP|PATH]...
+       lifeboat backup list [OPTIONS] [ARCHIVE|ID]
+       lifeboat backup verify [OPTIONS] [ARCHIVE|ID|APP]";
 
 const EXAMPLES: &str = "\
 Examples:
@@ -24,14 +26,20 @@ Examples:
       Several paths into one archive; the suffix chooses gzip
   lifeboat backup . --exclude '*.log' --exclude cache/
       Leave out logs and every directory named cache
+  lifeboat backup web
+      The app `web` of lifeboat.yaml, with all of its sources; without a name: all apps
+  lifeboat backup web --only db
+      One source of it; such a snapshot is never taken for a whole one
+  lifeboat backup web --only db --bare --output web.db
+      One SQLite database as it is
   lifeboat backup /srv/app --dry-run
       Show what would be backed up and where it would go, and write nothing
   lifeboat backup list app-backup-2026-02-24.tar.zst
   lifeboat backup verify app-backup-2026-02-24.tar.zst
 
-A directory that is named like a subcommand is given as ./list.";
+A directory that is named like an app or a subcommand is given as ./list.";
 
-/// Back up files and directories into one archive, or look into an archive
+/// Back up apps, or files and directories, into archives, or look into an archive
 ///
 /// The archive is a tar file, compressed with zstd or gzip, that stock tools open. Its first entry,
 /// manifest.json, holds the SHA-256 of every file. An existing file is never overwritten. Patterns
@@ -39,9 +47,18 @@ A directory that is named like a subcommand is given as ./list.";
 #[derive(clap::Args)]
 #[command(subcommand_negates_reqs = true, override_usage = USAGE, after_help = EXAMPLES)]
 pub(crate) struct Args {
-    /// Files and directories to back up
-    #[arg(required = true, value_name = "PATH")]
-    paths: Vec<PathBuf>,
+    /// Apps of lifeboat.yaml, or files and directories; none: all apps
+    #[arg(value_name = "APP|PATH")]
+    subjects: Vec<PathBuf>,
+    /// Of an app: only this source; may be repeated
+    #[arg(long, value_name = "SOURCE")]
+    only: Vec<String>,
+    /// Of an app: only to this destination; may be repeated
+    #[arg(long, value_name = "DESTINATION", conflicts_with = "output")]
+    to: Vec<String>,
+    /// With --only SOURCE: a SQLite database as it is, instead of an archive
+    #[arg(long, requires = "only")]
+    bare: bool,
     /// Write the archive to FILE, or under a dated name into the directory FILE
     #[arg(short, long, value_name = "FILE")]
     output: Option<PathBuf>,
@@ -94,10 +111,11 @@ enum Look {
 impl Args {
     /// Whether there is anything that only a backup can mean.
     fn has_options(&self) -> bool {
-        let flags = [self.devices, self.one_file_system, self.no_verify_on_create, self.dry_run];
+        let flags = [self.devices, self.one_file_system, self.no_verify_on_create, self.dry_run, self.bare];
         let values = [self.output.is_some(), self.compression.is_some(), self.compression_level.is_some()];
-        let lists = [self.exclude.is_empty(), self.exclude_file.is_empty(), self.include.is_empty()];
-        flags.contains(&true) || values.contains(&true) || lists.contains(&false) || self.threads.is_some()
+        let lists = [&self.exclude, &self.include, &self.only, &self.to].map(Vec::is_empty);
+        let lists = [lists.contains(&false), !self.exclude_file.is_empty()];
+        flags.contains(&true) || values.contains(&true) || lists.contains(&true) || self.threads.is_some()
     }
 }
 
@@ -116,15 +134,41 @@ pub(crate) fn run(args: &Args, surface: Surface<'_>) -> Result<u8> {
             surface.tell_waiting();
             verify::run(args, surface)
         }
-        None if args.dry_run => {
-            surface.tell_waiting();
-            plan(&request(args)?, surface)
+        None => {
+            let subjects = surface.app.subjects(&args.subjects)?;
+            if subjects.len() > 1 && args.output.as_ref().is_some_and(|output| !output.is_dir()) {
+                return Err(Error::new(ErrorKind::Usage, "--output names one archive, and there would be several")
+                    .state(STATE)
+                    .next("name one app, or give --output a directory"));
+            }
+            if args.dry_run {
+                surface.tell_waiting();
+            }
+            let mut codes = Vec::new();
+            for subject in subjects {
+                let request = request(args, subject)?;
+                let done = if args.dry_run { plan(&request, surface) } else { back_up(&request, surface) };
+                codes.push(match done {
+                    Ok(code) => code,
+                    Err(error)
+                        if error.kind() == ErrorKind::Cancelled || codes.is_empty() && is_last(args, surface) =>
+                    {
+                        return Err(error);
+                    }
+                    // The other apps are backed up all the same.
+                    Err(error) => surface.console.failed(&error, None),
+                });
+            }
+            Ok(exit_code::worst(&codes))
         }
-        None => back_up(&request(args)?, surface),
     }
 }
 
-fn request(args: &Args) -> Result<BackupRequest> {
+fn is_last(args: &Args, surface: Surface<'_>) -> bool {
+    surface.app.subjects(&args.subjects).is_ok_and(|subjects| subjects.len() == 1)
+}
+
+fn request(args: &Args, subject: Subject) -> Result<BackupRequest> {
     let mut exclude = args.exclude.clone();
     for file in &args.exclude_file {
         exclude.extend(patterns(file)?);
@@ -137,7 +181,10 @@ fn request(args: &Args) -> Result<BackupRequest> {
         Compression::Gzip => CompressionKind::Gzip,
     });
     Ok(BackupRequest {
-        paths: args.paths.clone(),
+        subject,
+        only: args.only.clone(),
+        to: args.to.clone(),
+        bare: args.bare,
         output: args.output.clone(),
         compression,
         level: args.compression_level,
@@ -147,7 +194,7 @@ fn request(args: &Args) -> Result<BackupRequest> {
             devices: args.devices,
             one_file_system: args.one_file_system,
         },
-        verify_on_create: !args.no_verify_on_create,
+        verify_on_create: args.no_verify_on_create.then_some(false),
         threads: args.threads,
         working_dir,
     })
@@ -199,7 +246,15 @@ fn render_report(report: &BackupReport, request: &BackupRequest, surface: Surfac
     } else {
         "not verified: `lifeboat backup verify` reads it back and compares every sum"
     });
-    left_out(report.excluded, report.own_archives, "were", surface);
+    for database in &report.databases {
+        let (tables, rows) = (render::count(database.tables, "table"), render::count(database.rows, "row"));
+        let size = render::size(database.size_bytes);
+        let without = database.excluded_tables.join(", ");
+        let without = if without.is_empty() { without } else { format!("; without the rows of {without}") };
+        console.info(format_args!("database {}: {size}, {tables}, {rows}, checked{without}", database.source));
+    }
+    left_out(report.excluded, report.own_archives, report.withheld, "were", surface);
+    shipped(&report.shipped, "also in", surface);
     failed_sources(&report.failed_sources, surface);
     if let Some(problems) = render::problems(&report.problems) {
         console.info(format_args!("problems: {problems}"));
@@ -212,14 +267,34 @@ fn render_report(report: &BackupReport, request: &BackupRequest, surface: Surfac
 }
 
 /// What was not taken, on purpose; `were` is the tense.
-fn left_out(excluded: u64, own_archives: u64, were: &str, surface: Surface<'_>) {
+fn left_out(excluded: u64, own_archives: u64, withheld: u64, were: &str, surface: Surface<'_>) {
     if excluded > 0 {
         surface.console.info(format_args!("excluded: {} by patterns", render::count(excluded, "entry")));
+    }
+    if withheld > 0 {
+        let entries = render::count(withheld, "entry");
+        surface.console.info(format_args!(
+            "left out without being asked: {entries} (keys, databases of their own, what is Lifeboat's or was replaced)"
+        ));
     }
     let were = if own_archives == 1 && were == "were" { "was" } else { were };
     if own_archives > 0 {
         let archives = render::count(own_archives, "archive");
         surface.console.info(format_args!("{archives} of ours in the output directory {were} left out"));
+    }
+}
+
+/// What became of the archive at each destination; the first is told already.
+fn shipped(all: &[Shipped], also: &str, surface: Surface<'_>) {
+    let first = all.iter().position(|shipped| shipped.error.is_none());
+    for (number, shipped) in all.iter().enumerate() {
+        match (&shipped.path, &shipped.error) {
+            (_, Some(error)) => surface.console.warning(shown(error.as_bytes())),
+            (Some(path), None) if Some(number) != first => {
+                surface.console.info(format_args!("{also} {}: {path}", shipped.destination));
+            }
+            _ => {}
+        }
     }
 }
 
@@ -240,6 +315,12 @@ fn incomplete(report: &BackupReport, request: &BackupRequest) -> Option<Message>
     let problems = render::problems(&report.problems).unwrap_or_default();
     if code == exit_code::DONE {
         return None;
+    }
+    let unreached = report.shipped.iter().filter(|shipped| shipped.error.is_some()).count() as u64;
+    if unreached > 0 && report.failed_sources.is_empty() {
+        let what = format!("the backup is done, but {} did not get it", render::count(unreached, "destination"));
+        let next = "put right what the warnings name; the next backup goes there again".to_owned();
+        return Some(Message::incomplete(code, what, format!("the archive is whole in {archive}"), next));
     }
     if report.failed_sources.is_empty() {
         let has = |word: &str| report.problems.counts.contains_key(word);
@@ -293,7 +374,11 @@ fn render_plan(plan: &BackupPlan, request: &BackupRequest, surface: Surface<'_>)
         let (files, bytes) = (render::count(source.files, "file"), render::size(source.bytes));
         console.info(format_args!("  {name}: {files}, {bytes}, from {root}"));
     }
-    left_out(plan.excluded, plan.own_archives, "would be", surface);
+    left_out(plan.excluded, plan.own_archives, plan.withheld, "would be", surface);
+    shipped(&plan.destinations, "also to", surface);
+    if !plan.freeze.is_empty() {
+        console.info(format_args!("paused meanwhile: {}", plan.freeze.join(", ")));
+    }
     failed_sources(&plan.failed_sources, surface);
     if let Some(problems) = render::problems(&plan.problems) {
         console.info(format_args!("problems: {problems}"));

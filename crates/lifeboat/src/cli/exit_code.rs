@@ -37,7 +37,7 @@ pub(super) fn of_kind(kind: ErrorKind, signal: Option<Signal>) -> u8 {
 }
 
 /// The worst of `codes`.
-fn worst(codes: &[u8]) -> u8 {
+pub(super) fn worst(codes: &[u8]) -> u8 {
     WORST_FIRST.into_iter().find(|code| codes.contains(code)).unwrap_or(DONE)
 }
 
@@ -51,12 +51,14 @@ pub(super) fn of_problems(problems: &Problems) -> u8 {
 }
 
 pub(super) fn of_backup(report: &BackupReport) -> u8 {
-    of_sources(report.failed_sources.len(), &report.problems)
+    let is_lost = report.shipped.iter().any(|shipped| shipped.error.is_some());
+    worst(&[of_sources(report.failed_sources.len(), &report.problems), if is_lost { UNREACHABLE } else { DONE }])
 }
 
 /// The code that the backup itself would have, as far as that is known before.
 pub(super) fn of_backup_plan(plan: &BackupPlan) -> u8 {
-    of_sources(plan.failed_sources.len(), &plan.problems)
+    let is_lost = plan.destinations.iter().any(|shipped| shipped.error.is_some());
+    worst(&[of_sources(plan.failed_sources.len(), &plan.problems), if is_lost { UNREACHABLE } else { DONE }])
 }
 
 pub(super) fn of_restore(report: &RestoreReport) -> u8 {

@@ -1,0 +1,251 @@
+//! Brings the sources of a backup to their points: roots are opened, databases
+//! pinned and copied. What fails is named, and the others go on.
+
+use std::collections::{BTreeMap, VecDeque};
+use std::os::unix::ffi::OsStrExt as _;
+use std::path::Path;
+
+use jiff::Timestamp;
+use lifeboat_format::capture::Item;
+use lifeboat_format::monitor::Monitor;
+use lifeboat_format::path::{EntryPath, shown};
+use lifeboat_format::record::{self, Details};
+
+use super::subject::Job;
+use crate::config::SqliteSource;
+use crate::report::{DatabaseReport, FailedSource, Watch};
+use crate::source::database::Copy;
+use crate::source::files::{Options, OutputDir, Tree};
+use crate::source::matcher::literal;
+use crate::source::merged::{Merged, Part};
+use crate::source::roots::{EMPTY, Held, Root};
+use crate::sqlite::{Copied, Facts, Pinned};
+use crate::{Cancel, Error, ErrorKind, Result};
+
+/// A database whose state is pinned.
+pub(super) struct PinnedDatabase {
+    pub(super) name: String,
+    source: SqliteSource,
+    pinned: Pinned,
+    /// When it was.
+    point: Timestamp,
+}
+
+/// A database that was copied.
+pub(super) struct CopiedDatabase {
+    name: String,
+    source: SqliteSource,
+    point: Timestamp,
+    item: Copy,
+    facts: Facts,
+}
+
+/// Sources that failed so far.
+#[derive(Default)]
+pub(super) struct Failures(pub(super) Vec<FailedSource>);
+
+impl Failures {
+    fn add(&mut self, name: &str, root: &Path, message: impl Into<String>) {
+        self.0.push(FailedSource {
+            name: name.to_owned(),
+            root: shown(root.as_os_str().as_bytes()),
+            message: message.into(),
+        });
+    }
+
+    /// Keeps an error as that of a source, unless it ends the run.
+    fn keep<T>(&mut self, name: &str, root: &Path, result: Result<T>) -> Result<Option<T>> {
+        match result {
+            Ok(value) => Ok(Some(value)),
+            Err(error) if matches!(error.kind(), ErrorKind::Cancelled | ErrorKind::NoSpace) => Err(error),
+            Err(error) => {
+                self.add(name, root, error.to_string());
+                Ok(None)
+            }
+        }
+    }
+}
+
+/// Opens the roots of all sources of files. An empty one fails if it `was_filled`.
+pub(super) fn open_roots(
+    job: &mut Job<'_>,
+    held: impl Fn(&str) -> Option<Held>,
+    was_filled: impl Fn(&str) -> bool,
+    failures: &mut Failures,
+) -> Result<Vec<Root>> {
+    let mut roots = Vec::new();
+    for (wanted, _) in std::mem::take(&mut job.files) {
+        let (name, path) = (wanted.name.clone(), wanted.path.clone());
+        match Root::open(wanted, held(&name))? {
+            Ok(root) if root.is_empty && was_filled(&name) => {
+                failures.add(&name, &path, format!("{EMPTY} the last good snapshot has files of it"));
+            }
+            Ok(mut root) => {
+                job.withheld.iter().for_each(|path| root.withhold(path));
+                roots.push(root);
+            }
+            Err(message) => failures.add(&name, &path, message),
+        }
+    }
+    roots.sort_by(|a, b| a.place.cmp(&b.place));
+    Ok(roots)
+}
+
+/// Pins every database of `job`; one that is locked is waited for at most
+/// `patience`, else as long as it is configured.
+///
+/// # Errors
+/// [`ErrorKind::Locked`] where one stays locked for `patience`; or on cancel.
+pub(super) fn pin(
+    job: &Job<'_>,
+    patience: Option<std::time::Duration>,
+    now: &dyn Fn() -> Timestamp,
+    cancel: &Cancel,
+    failures: &mut Failures,
+) -> Result<Vec<PinnedDatabase>> {
+    let mut all = Vec::new();
+    for (name, source) in &job.databases {
+        let timeout = patience.unwrap_or(source.busy_timeout);
+        let pinned = match Pinned::new(&source.path, timeout, cancel) {
+            Err(error) if patience.is_some() && error.kind() == ErrorKind::InUse => return Err(error),
+            pinned => failures.keep(name, &source.path, pinned)?,
+        };
+        let (name, source) = (name.clone(), source.clone());
+        all.extend(pinned.map(|pinned| PinnedDatabase { name, source, pinned, point: now() }));
+    }
+    Ok(all)
+}
+
+/// Copies every database that is pinned into `dir`, and checks the copy.
+pub(super) fn copy(
+    all: Vec<PinnedDatabase>,
+    dir: &Path,
+    exclude_tables: &[String],
+    watch: Watch<'_>,
+    failures: &mut Failures,
+) -> Result<Vec<CopiedDatabase>> {
+    let mut copies = Vec::new();
+    for database in all {
+        let PinnedDatabase { name, source, pinned, point } = database;
+        let copied = pinned.copy(dir, exclude_tables, watch.cancel, &|_| {});
+        let Some(copied) = failures.keep(&name, &source.path, copied)? else { continue };
+        let Copied { file, size, facts, .. } = copied;
+        let place = EntryPath::new(record::Source::usual_place("sqlite", &name))?;
+        let live = source.path.canonicalize().unwrap_or_else(|_| source.path.clone());
+        let item = Copy::new(place, &live, file, size)
+            .map_err(|error| Error::from(lifeboat_store::Error::io("look at", &source.path, error)));
+        let Some(item) = failures.keep(&name, &source.path, item)? else { continue };
+        copies.push(CopiedDatabase { name, source, point, item, facts });
+    }
+    Ok(copies)
+}
+
+impl CopiedDatabase {
+    pub(super) fn report(&self) -> DatabaseReport {
+        DatabaseReport {
+            source: self.name.clone(),
+            size_bytes: self.item.size(),
+            tables: self.facts.tables.len() as u64,
+            rows: self.facts.tables.values().sum(),
+            excluded_tables: self.facts.excluded_tables.clone(),
+        }
+    }
+
+    pub(super) fn describe(&self, started: Timestamp) -> record::Source {
+        let facts = &self.facts;
+        let database = record::Database {
+            tables: facts.tables.clone(),
+            excluded_tables: facts.excluded_tables.clone(),
+            page_size: facts.page_size,
+            journal_mode: facts.journal_mode.to_owned(),
+            unchecked: facts.unchecked.iter().chain(&facts.notes).cloned().collect(),
+        };
+        let mut source = describe(&self.name, "sqlite", &self.source.path, started);
+        source.point = Some(self.point);
+        source.details.database = Some(database);
+        source
+    }
+
+    pub(super) fn into_item(self) -> Copy {
+        self.item
+    }
+}
+
+/// What is recorded of any source.
+pub(super) fn describe(name: &str, kind: &str, root: &Path, started: Timestamp) -> record::Source {
+    let mut source = record::Source {
+        name: name.to_owned(),
+        kind: kind.to_owned(),
+        at: None,
+        names: Vec::new(),
+        started,
+        finished: started,
+        point: None,
+        pause_ms: 0,
+        root: None,
+        root_b64: None,
+        details: Details::default(),
+    };
+    source.set_root(root.as_os_str().as_bytes());
+    source
+}
+
+/// What is recorded of a source of files.
+pub(super) fn describe_root(root: &Root, started: Timestamp) -> record::Source {
+    let mut source = describe(&root.name, "files", &root.path, started);
+    if !root.is_usual {
+        let place = root.place.as_ref().map(EntryPath::to_string);
+        source.at = Some(place.unwrap_or_default());
+    }
+    source.details.include.clone_from(&root.include);
+    source.details.exclude.clone_from(&root.exclude);
+    // A full restore leaves these alone as well.
+    let mut withheld: Vec<String> =
+        root.withheld.iter().map(|path| String::from_utf8_lossy(path).into_owned()).collect();
+    withheld.sort();
+    source.details.exclude.extend(withheld.iter().map(|path| format!("/{}", literal(path))));
+    source
+}
+
+/// Everything in one order. Where the places of sources overlap, each is walked
+/// by itself; otherwise together, so that hard links between them stay.
+pub(super) fn merge<'a>(
+    mut roots: Vec<Root>,
+    databases: Vec<CopiedDatabase>,
+    options: Options,
+    outputs: &'a [OutputDir],
+    monitor: &'a dyn Monitor,
+) -> Result<Merged<'a>> {
+    let mut merged = Merged::default();
+    let place = |root: &Root| root.place.as_ref().map_or_else(Vec::new, |place| place.as_bytes().to_vec());
+    let places: Vec<Vec<u8>> = roots.iter().map(place).collect();
+    let is_below = |path: &[u8], dir: &[u8]| {
+        dir.is_empty() || path.strip_prefix(dir).is_some_and(|rest| rest.is_empty() || rest[0] == b'/')
+    };
+    let mut pairs = (0..places.len()).flat_map(|a| (0..places.len()).map(move |b| (a, b)));
+    let overlap = pairs.any(|(a, b)| a != b && is_below(&places[a], &places[b]));
+    if overlap {
+        let mut counts: BTreeMap<&[u8], usize> = BTreeMap::new();
+        places.iter().for_each(|place| *counts.entry(place).or_default() += 1);
+        for (mut root, place) in roots.into_iter().zip(&places) {
+            let shared = (counts[place.as_slice()] > 1 && !root.is_file()).then(|| place.clone());
+            root.has_own_entry &= shared.is_none();
+            let name = root.name.clone();
+            let tree = Tree::new(vec![root], options, outputs, monitor)?;
+            merged.add(&name, Part::Tree(Box::new(tree)), shared);
+        }
+    } else if !roots.is_empty() {
+        let name = if roots.len() == 1 { roots[0].name.clone() } else { "files".to_owned() };
+        roots.sort_by(|a, b| a.place.cmp(&b.place));
+        merged.add(&name, Part::Tree(Box::new(Tree::new(roots, options, outputs, monitor)?)), None);
+    }
+    let mut items: Vec<Box<dyn Item>> = Vec::new();
+    for database in databases {
+        items.push(Box::new(database.into_item()));
+    }
+    items.sort_by(|a, b| a.path().cmp(b.path()));
+    if !items.is_empty() {
+        merged.add("sqlite", Part::Ready(VecDeque::from(items)), None);
+    }
+    Ok(merged)
+}
