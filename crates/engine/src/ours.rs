@@ -4,6 +4,7 @@
 use std::os::fd::BorrowedFd;
 
 use rustix::fs::OFlags;
+use rustix::io::Errno;
 
 use crate::beneath;
 
@@ -58,7 +59,12 @@ pub(crate) fn is_stage(dir: BorrowedFd<'_>, name: &[u8]) -> bool {
         return false;
     }
     let pointer = [name, b"/", STAGE_POINTER.as_bytes()].concat();
-    beneath::open(dir, &pointer, OFlags::PATH).is_ok() || is_empty_dir(dir, name)
+    beneath::open(dir, &pointer, OFlags::PATH).is_ok() || is_empty_dir(dir, name) || is_gone(dir, name)
+}
+
+/// They come and go while a directory is read.
+fn is_gone(dir: BorrowedFd<'_>, name: &[u8]) -> bool {
+    matches!(beneath::open(dir, name, OFlags::PATH), Err(Errno::NOENT))
 }
 
 fn is_empty_dir(dir: BorrowedFd<'_>, name: &[u8]) -> bool {

@@ -139,6 +139,8 @@ pub struct BackupReport {
     pub window_ms: u64,
     /// The destinations of the archive.
     pub shipped: Vec<Shipped>,
+    /// Files that SQLite puts beside a database (`-wal`, `-shm`, `-journal`), left out as its copy holds their content.
+    pub database_logs: u64,
     /// Sources that failed.
     pub failed_sources: Vec<FailedSource>,
     /// What went wrong on single entries.
@@ -198,6 +200,8 @@ pub struct BackupPlan {
     pub freeze: Vec<String>,
     /// The app's destinations, and why one could not be written to.
     pub destinations: Vec<Shipped>,
+    /// Files that SQLite puts beside a database, which would be left out.
+    pub database_logs: u64,
     /// Free space where the archive would be written, if the file system counts it.
     pub free_bytes: Option<u64>,
     /// What would be noted (sockets, unreadable directories).

@@ -7,14 +7,13 @@ use std::path::Path;
 
 use jiff::Timestamp;
 use lifeboat_format::capture::Item;
-use lifeboat_format::monitor::Monitor;
 use lifeboat_format::path::{EntryPath, shown};
 use lifeboat_format::record::{self, Details};
 
 use super::subject::Job;
 use crate::config::SqliteSource;
 use crate::report::{DatabaseReport, FailedSource, Watch};
-use crate::source::database::Copy;
+use crate::source::copied::Copy;
 use crate::source::files::{Options, OutputDir, Tree};
 use crate::source::matcher::literal;
 use crate::source::merged::{Merged, Part};
@@ -214,8 +213,12 @@ pub(super) fn merge<'a>(
     databases: Vec<CopiedDatabase>,
     options: Options,
     outputs: &'a [OutputDir],
-    monitor: &'a dyn Monitor,
+    (scratch, watch): (&Path, Watch<'a>),
 ) -> Result<Merged<'a>> {
+    let tree = |roots| {
+        let tree = Tree::new(roots, options, outputs, watch.monitor)?;
+        Ok::<_, Error>(Part::Tree(Box::new(tree.with_databases(scratch, watch.cancel))))
+    };
     let mut merged = Merged::default();
     let place = |root: &Root| root.place.as_ref().map_or_else(Vec::new, |place| place.as_bytes().to_vec());
     let places: Vec<Vec<u8>> = roots.iter().map(place).collect();
@@ -231,13 +234,12 @@ pub(super) fn merge<'a>(
             let shared = (counts[place.as_slice()] > 1 && !root.is_file()).then(|| place.clone());
             root.has_own_entry &= shared.is_none();
             let name = root.name.clone();
-            let tree = Tree::new(vec![root], options, outputs, monitor)?;
-            merged.add(&name, Part::Tree(Box::new(tree)), shared);
+            merged.add(&name, tree(vec![root])?, shared);
         }
     } else if !roots.is_empty() {
         let name = if roots.len() == 1 { roots[0].name.clone() } else { "files".to_owned() };
         roots.sort_by(|a, b| a.place.cmp(&b.place));
-        merged.add(&name, Part::Tree(Box::new(Tree::new(roots, options, outputs, monitor)?)), None);
+        merged.add(&name, tree(roots)?, None);
     }
     let mut items: Vec<Box<dyn Item>> = Vec::new();
     for database in databases {

@@ -97,6 +97,7 @@ impl Made {
             excluded: self.left_out.excluded,
             own_archives: self.left_out.own_archives,
             withheld: self.left_out.withheld,
+            database_logs: self.left_out.database_logs,
             databases: self.databases.clone(),
             window_ms: head.window_ms,
             shipped: Vec::new(),
@@ -168,7 +169,7 @@ fn capture(
         pipeline::Options { compression: target.compression, threads: workers::count(request.threads) };
     expect(request, &outputs, &roots, watch)?;
     let options = options(request);
-    let mut entries = gather::merge(roots, databases, options, &outputs, watch.monitor)?;
+    let mut entries = gather::merge(roots, databases, options, &outputs, (&target.dir, watch))?;
     target.create_dir()?;
     let captured = pipeline::capture(&target.dir, pipeline_options, &mut entries, watch.monitor, watch.cancel)
         .map_err(|error| target.not_written(error.into()))?;
@@ -184,6 +185,7 @@ fn capture(
         let names = entries.names(&source.name).into_iter().flatten();
         source.names = names.map(|name| String::from_utf8_lossy(name).into_owned()).collect();
     }
+    entries.tell_notes();
     let left_out = entries.left_out();
     drop(entries);
     sources.extend(failures.0.iter().map(|source| describe_failed(source, job, started, finished)));
@@ -268,6 +270,7 @@ pub(crate) fn plan(ground: &Ground<'_>, request: &BackupRequest, watch: Watch<'_
         excluded: left_out.excluded,
         own_archives: left_out.own_archives,
         withheld: left_out.withheld,
+        database_logs: left_out.database_logs,
         freeze: freeze.unwrap_or_default(),
         destinations,
         free_bytes: crate::destination::free_space(&target.dir),

@@ -4,9 +4,7 @@
 
 use std::collections::{HashMap, VecDeque};
 use std::ffi::OsStr;
-use std::fs::File;
-use std::io::Read as _;
-use std::os::fd::{AsFd, OwnedFd};
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::os::unix::ffi::OsStrExt as _;
 use std::os::unix::fs::MetadataExt as _;
 use std::path::{Path, PathBuf};
@@ -16,10 +14,12 @@ use lifeboat_format::capture::{Entries, Item};
 use lifeboat_format::model::{Entry, EntryKind, Xattrs};
 use lifeboat_format::monitor::{Monitor, Problem, ProblemClass};
 use lifeboat_format::path::EntryPath;
+use lifeboat_store::Cancel;
 use rustix::fs::{AtFlags, Mode, OFlags, Stat};
 use rustix::io::Errno;
 
 use super::attributes;
+use super::database::{self, Databases};
 use super::item::{Known, Listed};
 use super::listing::Listing;
 use super::matcher::Matcher;
@@ -29,10 +29,6 @@ use crate::{Result, beneath, destination, ours};
 
 /// How many directories on the way down are kept open; those above are opened again.
 const OPEN_DIRS_MAX: usize = 64;
-/// What the names of a SQLite database's logs add to its own.
-const SQLITE_LOGS: [&[u8]; 2] = [b"-wal", b"-journal"];
-/// What a SQLite database begins with (sqlite.org/fileformat.html, 1.2).
-const SQLITE_MAGIC: &[u8; 16] = b"SQLite format 3\0";
 
 /// Where the archive is going to stand: archives of ours in that directory
 /// are no part of what is backed up.
@@ -58,6 +54,8 @@ pub(crate) struct LeftOut {
     pub(crate) own_archives: u64,
     /// Keys, our own data, destinations, what restores replaced.
     pub(crate) withheld: u64,
+    /// What SQLite puts beside a database, whose content is in that.
+    pub(crate) database_logs: u64,
 }
 
 impl std::ops::AddAssign for LeftOut {
@@ -65,6 +63,7 @@ impl std::ops::AddAssign for LeftOut {
         self.excluded += other.excluded;
         self.own_archives += other.own_archives;
         self.withheld += other.withheld;
+        self.database_logs += other.database_logs;
     }
 }
 
@@ -92,6 +91,7 @@ pub(crate) struct Tree<'a> {
     /// Files with several names, by device and inode: the first name, and how many are still to come.
     linked: HashMap<(u64, u64), (EntryPath, u64)>,
     pub(crate) left_out: LeftOut,
+    databases: Option<Arc<Databases>>,
 }
 
 /// A directory on the way down.
@@ -132,7 +132,22 @@ impl<'a> Tree<'a> {
             ready: VecDeque::new(),
             linked: HashMap::new(),
             left_out: LeftOut::default(),
+            databases: None,
         })
+    }
+
+    /// Captures SQLite databases as the state at one moment; what takes a copy
+    /// is copied into `scratch`. Otherwise they are read as they stand.
+    pub(crate) fn with_databases(mut self, scratch: &Path, cancel: &Cancel) -> Self {
+        self.databases = Some(Arc::new(Databases::new(scratch, cancel)));
+        self
+    }
+
+    /// Tells what the items that were opened noted; also done on the way.
+    pub(crate) fn tell_notes(&self) {
+        if let Some(databases) = &self.databases {
+            databases.tell(self.monitor);
+        }
     }
 
     fn problem(&self, class: ProblemClass, path: &EntryPath, message: impl Into<String>) {
@@ -166,13 +181,15 @@ impl<'a> Tree<'a> {
         }
         self.at = Some(root);
         if let (Some(name), Some(place)) = (file, place.clone()) {
+            if database::database_of(&name).is_some_and(|of| database::is_one(dir.fd.as_fd(), of)) {
+                self.left_out.database_logs += 1;
+                let message = "it belongs to the SQLite database beside it, whose copy holds what is in it";
+                return self.problem(ProblemClass::Skipped, &place, message);
+            }
             match rustix::fs::statat(&dir.fd, name.as_slice(), AtFlags::SYMLINK_NOFOLLOW) {
                 Ok(stat) => {
-                    let is_there = |end: &&[u8]| {
-                        rustix::fs::statat(&dir.fd, [&name, *end].concat(), AtFlags::SYMLINK_NOFOLLOW).is_ok()
-                    };
-                    let has_log = SQLITE_LOGS.iter().any(is_there);
-                    self.add_file(place, name, &stat, has_log);
+                    let log_bytes = log_bytes(dir.fd.as_fd(), &name, &stat);
+                    self.add_file(place, name, &stat, log_bytes);
                 }
                 Err(error) => self.problem(ProblemClass::Unreadable, &place, error.to_string()),
             }
@@ -296,6 +313,8 @@ impl<'a> Tree<'a> {
         relative.extend_from_slice(name);
         let stat = match rustix::fs::statat(dir, name, AtFlags::SYMLINK_NOFOLLOW) {
             Ok(stat) => stat,
+            // What we make ourselves while we read, such as the copy of a database, comes and goes.
+            Err(Errno::NOENT) if ours::stage_id(name).is_some() => return,
             Err(Errno::NOENT) => {
                 return self.problem(ProblemClass::Vanished, &path, "it was gone when it was looked at");
             }
@@ -309,6 +328,8 @@ impl<'a> Tree<'a> {
             self.left_out.withheld += 1;
         } else if self.is_ours(name, is_dir) {
             self.left_out.own_archives += 1;
+        } else if kind == Some(EntryKind::File) && self.is_database_log(name) {
+            self.left_out.database_logs += 1;
         } else if is_dir {
             self.visit_dir(path, relative, name, &stat);
         } else if level.is_included || self.matcher.includes(&relative, false) {
@@ -405,9 +426,18 @@ impl<'a> Tree<'a> {
     }
 
     fn visit_file(&mut self, path: EntryPath, relative: Vec<u8>, name: &[u8], stat: &Stat) {
-        let listing = &self.levels.last().expect("a name stands in a directory").listing;
-        let has_log = SQLITE_LOGS.iter().any(|end| listing.has(&[name, *end].concat()));
-        self.add_file(path, relative, stat, has_log);
+        let level = self.levels.last().expect("a name stands in a directory");
+        let dir = level.fd.as_ref().expect("opened by the caller");
+        let log_bytes =
+            if level.listing.has(&[name, b"-wal"].concat()) { log_bytes(dir.as_fd(), name, stat) } else { 0 };
+        self.add_file(path, relative, stat, log_bytes);
+    }
+
+    /// Whether SQLite put `name` beside a database in the same directory.
+    fn is_database_log(&self, name: &[u8]) -> bool {
+        let level = self.levels.last().expect("a name stands in a directory");
+        let dir = level.fd.as_ref().expect("opened by the caller");
+        database::database_of(name).is_some_and(|of| level.listing.has(of) && database::is_one(dir.as_fd(), of))
     }
 
     /// True when the file stands in the snapshot already and this is another name of it.
@@ -427,29 +457,29 @@ impl<'a> Tree<'a> {
         true
     }
 
-    fn add_file(&mut self, path: EntryPath, relative: Vec<u8>, stat: &Stat, has_log: bool) {
-        if has_log && self.begins_like_sqlite(&relative) {
-            let message = "it is a SQLite database that may be in use, copied as a file; the copy may be inconsistent";
-            self.problem(ProblemClass::LiveDatabase, &path, message);
-        }
+    fn add_file(&mut self, path: EntryPath, relative: Vec<u8>, stat: &Stat, log_bytes: u64) {
         let root = self.at.as_ref().expect("set before the first directory");
         self.ready.push_back(Box::new(Listed {
             dir: Arc::clone(&root.dir),
             relative,
             path,
             listed: attributes::identity(stat),
-            size: attributes::size(stat),
+            size: attributes::size(stat).saturating_add(log_bytes),
             is_linked: stat.st_nlink > 1,
+            databases: self.databases.clone(),
         }));
     }
+}
 
-    fn begins_like_sqlite(&self, relative: &[u8]) -> bool {
-        let root = self.at.as_ref().expect("set before the first directory");
-        let flags = OFlags::RDONLY | OFlags::NONBLOCK;
-        let mut start = [0; SQLITE_MAGIC.len()];
-        beneath::open(root.dir.fd.as_fd(), relative, flags)
-            .is_ok_and(|fd| File::from(fd).read_exact(&mut start).is_ok() && start == *SQLITE_MAGIC)
+/// Bytes in the log of the database that the file `name` may be: its copy can
+/// be larger than the file by as much, and the size that is listed decides how
+/// a file is packed.
+fn log_bytes(dir: BorrowedFd<'_>, name: &[u8], stat: &Stat) -> u64 {
+    if !database::can_be_one(attributes::size(stat)) {
+        return 0;
     }
+    let log = rustix::fs::statat(dir, [name, b"-wal"].concat(), AtFlags::SYMLINK_NOFOLLOW);
+    log.ok().filter(|log| attributes::kind(log) == Some(EntryKind::File)).map_or(0, |log| attributes::size(&log))
 }
 
 fn matcher(root: &Root) -> Result<Matcher> {
@@ -464,6 +494,7 @@ fn shown_place(path: Option<&EntryPath>) -> &[u8] {
 
 impl Entries for Tree<'_> {
     fn next(&mut self) -> Option<Box<dyn Item>> {
+        self.tell_notes();
         while self.ready.is_empty() && self.step() {}
         self.ready.pop_front()
     }

@@ -1,21 +1,25 @@
 //! The entries that a walk hands out: known whole from their listing, or files
 //! that are opened when it is their turn.
 
+use std::ffi::OsStr;
 use std::fs::File;
 use std::io::{self, Read};
 use std::os::fd::{AsFd as _, OwnedFd};
+use std::os::unix::ffi::OsStrExt as _;
 use std::sync::Arc;
 
 use lifeboat_format::capture::{Content, Item, Opened, Settled};
-use lifeboat_format::model::{Entry, EntryKind};
+use lifeboat_format::model::{Entry, EntryKind, Xattrs};
 use lifeboat_format::monitor::{Problem, ProblemClass};
 use lifeboat_format::path::EntryPath;
 use rustix::fs::{OFlags, Stat};
 use rustix::io::Errno;
 
 use super::attributes;
+use super::database::{self, Databases, Look, Taken};
 use super::roots::Dir;
 use crate::beneath;
+use crate::sqlite::Guarded;
 
 /// An entry that is known whole from its listing: all but files.
 pub(super) struct Known(pub(super) Entry);
@@ -51,6 +55,8 @@ pub(super) struct Listed {
     pub(super) listed: (u64, u64),
     pub(super) size: u64,
     pub(super) is_linked: bool,
+    /// How a database is captured; without it, as a file.
+    pub(super) databases: Option<Arc<Databases>>,
 }
 
 impl Listed {
@@ -62,6 +68,24 @@ impl Listed {
             Err(Errno::PERM) => beneath::open(self.dir.fd.as_fd(), &self.relative, flags),
             opened => opened,
         }
+    }
+
+    /// Opens `file` as a database where it is one; an error says why it cannot be read.
+    fn open_database(&self, file: File, stat: &Stat, xattrs: &Xattrs) -> Result<Taken, String> {
+        let Some(databases) = &self.databases else { return Ok(Taken::Plain(Guarded::no_database(file))) };
+        let look = database::look(&file, attributes::size(stat));
+        if look == Look::NoDatabase {
+            return Ok(Taken::Plain(Guarded::no_database(file)));
+        }
+        let file = Guarded::new(file, attributes::identity(stat));
+        if look == Look::Broken {
+            let why = "it begins like a SQLite database and is none: its header is damaged";
+            databases.note(&self.path, format!("{why}; it was copied as a file"));
+            return Ok(Taken::Plain(file));
+        }
+        let entry =
+            |stat: &Stat| attributes::entry(self.path.clone(), EntryKind::File, stat, xattrs.clone(), &self.dir.names);
+        databases.open(file, &self.dir.real.join(OsStr::from_bytes(&self.relative)), stat, &entry)
     }
 }
 
@@ -101,25 +125,30 @@ impl Item for Listed {
             return Err(problem(ProblemClass::Unreadable, "it was replaced while its directory was read".to_owned()));
         }
         let xattrs = attributes::xattrs(fd.as_fd()).map_err(unreadable)?;
+        let file = match self.open_database(fd.into(), &stat, &xattrs) {
+            Ok(Taken::Database(opened)) => return Ok(opened),
+            Ok(Taken::Plain(file)) => file,
+            Err(message) => return Err(problem(ProblemClass::Unreadable, message)),
+        };
         let entry = attributes::entry(self.path.clone(), EntryKind::File, &stat, xattrs, &self.dir.names);
-        Ok(Opened { entry, content: Some(Box::new(OpenFile { file: fd.into(), at_opening: stat })) })
+        Ok(Opened { entry, content: Some(Box::new(OpenFile { file, at_opening: stat })) })
     }
 }
 
 struct OpenFile {
-    file: File,
+    file: Guarded,
     at_opening: Stat,
 }
 
 impl Read for OpenFile {
     fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
-        self.file.read(buffer)
+        (&*self.file).read(buffer)
     }
 }
 
 impl Content for OpenFile {
     fn settle(&mut self) -> Settled {
-        let Ok(now) = rustix::fs::fstat(&self.file) else { return Settled::Changed };
+        let Ok(now) = rustix::fs::fstat(&*self.file) else { return Settled::Changed };
         if now.st_size > self.at_opening.st_size {
             Settled::Grew
         } else if now.st_size == self.at_opening.st_size

@@ -71,6 +71,15 @@ impl<'a> Merged<'a> {
         left_out
     }
 
+    /// Tells what the items that were opened noted.
+    pub(crate) fn tell_notes(&self) {
+        for source in &self.sources {
+            if let Part::Tree(tree) = &source.part {
+                tree.tell_notes();
+            }
+        }
+    }
+
     /// The names of the source `name` at the place that it shares.
     pub(crate) fn names(&self, name: &str) -> Option<&BTreeSet<Vec<u8>>> {
         let source = self.sources.iter().find(|source| source.name == name)?;

@@ -2,7 +2,8 @@
 //! knows where they go.
 
 pub(crate) mod attributes;
-pub(crate) mod database;
+pub(crate) mod copied;
+mod database;
 pub(crate) mod files;
 mod item;
 mod listing;

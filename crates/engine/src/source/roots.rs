@@ -67,6 +67,8 @@ pub(crate) struct Root {
 /// long as something of the source is still to be read.
 pub(crate) struct Dir {
     pub(super) fd: OwnedFd,
+    /// Where it stands, without symlinks.
+    pub(super) real: PathBuf,
     pub(super) names: Names,
     _held: Option<Held>,
 }
@@ -96,7 +98,7 @@ impl Root {
             path: wanted.path,
             real: found.real,
             place,
-            dir: Arc::new(Dir { fd: found.fd, names: Names::default(), _held: held }),
+            dir: Arc::new(Dir { fd: found.fd, real: found.dir, names: Names::default(), _held: held }),
             file: found.file,
             include: wanted.include,
             exclude: wanted.exclude,
@@ -118,7 +120,7 @@ impl Root {
             real: self.real.clone(),
             place: self.place.clone(),
             is_usual: self.is_usual,
-            dir: Arc::new(Dir { fd, names: Names::default(), _held: None }),
+            dir: Arc::new(Dir { fd, real: self.dir.real.clone(), names: Names::default(), _held: None }),
             file: self.file.clone(),
             include: self.include.clone(),
             exclude: self.exclude.clone(),
@@ -186,6 +188,7 @@ fn unique(taken: &mut HashMap<String, u32>, name: String) -> String {
 
 struct Found {
     fd: OwnedFd,
+    dir: PathBuf,
     file: Option<Vec<u8>>,
     real: PathBuf,
     is_empty: bool,
@@ -210,7 +213,7 @@ fn find_root(path: &Path, may_be_empty: bool) -> std::result::Result<Found, Stri
         let fd =
             rustix::fs::open(parent, flags, Mode::empty()).map_err(|error| format!("it cannot be opened: {error}"))?;
         let file = real.file_name().map(|name| name.as_bytes().to_vec());
-        return Ok(Found { fd, file, real, is_empty: false });
+        return Ok(Found { fd, dir: parent.to_owned(), file, real, is_empty: false });
     }
     if !kind.is_dir() {
         return Err("it is neither a directory nor a file".to_owned());
@@ -222,5 +225,5 @@ fn find_root(path: &Path, may_be_empty: bool) -> std::result::Result<Found, Stri
         return Err(EMPTY.to_owned());
     }
     // The listing moved the handle's position to its end.
-    open_dir(&real).map(|fd| Found { fd, file: None, real, is_empty })
+    open_dir(&real).map(|fd| Found { fd, dir: real.clone(), file: None, real, is_empty })
 }

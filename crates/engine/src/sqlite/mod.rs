@@ -208,7 +208,8 @@ impl Pinned {
         self.connection.as_ref().expect("taken by drop only")
     }
 
-    fn is_wal(&self) -> bool {
+    /// Whether it is in WAL mode.
+    pub(crate) fn is_wal(&self) -> bool {
         self.header.is_some_and(|header| header[19] == 2)
     }
 

@@ -65,13 +65,19 @@ impl Drop for Registered {
 /// A handle of what may be a database, opened by hand.
 pub(crate) struct Guarded {
     file: Option<File>,
-    key: Key,
+    /// Of what may be a database.
+    key: Option<Key>,
 }
 
 impl Guarded {
     /// Guards `file`, which has this device and inode.
     pub(crate) fn new(file: File, (dev, ino): (u64, u64)) -> Self {
-        Self { file: Some(file), key: (dev, ino) }
+        Self { file: Some(file), key: Some((dev, ino)) }
+    }
+
+    /// A handle of what is no database, to be treated as one that may be.
+    pub(crate) fn no_database(file: File) -> Self {
+        Self { file: Some(file), key: None }
     }
 }
 
@@ -85,9 +91,10 @@ impl Deref for Guarded {
 
 impl Drop for Guarded {
     fn drop(&mut self) {
-        let mut pins = pins();
         let file = self.file.take();
-        match pins.get_mut(&self.key) {
+        let Some(key) = self.key else { return };
+        let mut pins = pins();
+        match pins.get_mut(&key) {
             Some(of_file) => of_file.parked.extend(file),
             // Under the lock, so that no pin is made between the look and the closing.
             None => drop(file),

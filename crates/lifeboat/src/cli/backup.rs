@@ -254,6 +254,7 @@ fn render_report(report: &BackupReport, request: &BackupRequest, surface: Surfac
         console.info(format_args!("database {}: {size}, {tables}, {rows}, checked{without}", database.source));
     }
     left_out(report.excluded, report.own_archives, report.withheld, "were", surface);
+    database_logs(report.database_logs, "were", surface);
     shipped(&report.shipped, "also in", surface);
     failed_sources(&report.failed_sources, surface);
     if let Some(problems) = render::problems(&report.problems) {
@@ -295,6 +296,17 @@ fn shipped(all: &[Shipped], also: &str, surface: Surface<'_>) {
             }
             _ => {}
         }
+    }
+}
+
+/// What SQLite keeps beside a database, of which nothing is missing.
+fn database_logs(count: u64, were: &str, surface: Surface<'_>) {
+    if count > 0 {
+        let were = if count == 1 && were == "were" { "was" } else { were };
+        let logs = render::count(count, "log");
+        surface
+            .console
+            .info(format_args!("{logs} of SQLite databases {were} left out; their content is in the databases"));
     }
 }
 
@@ -375,6 +387,7 @@ fn render_plan(plan: &BackupPlan, request: &BackupRequest, surface: Surface<'_>)
         console.info(format_args!("  {name}: {files}, {bytes}, from {root}"));
     }
     left_out(plan.excluded, plan.own_archives, plan.withheld, "would be", surface);
+    database_logs(plan.database_logs, "would be", surface);
     shipped(&plan.destinations, "also to", surface);
     if !plan.freeze.is_empty() {
         console.info(format_args!("paused meanwhile: {}", plan.freeze.join(", ")));

@@ -356,29 +356,32 @@ fn of_several_sources_those_that_are_there_are_kept_and_the_snapshot_is_partial(
 
 /// Shows A5.
 #[test]
-fn a_sqlite_database_with_a_log_beside_it_is_named() {
+fn what_only_begins_like_a_sqlite_database_is_copied_as_a_file_and_named() {
     let env = TestEnv::new();
-    let database = [b"SQLite format 3\0".as_slice(), &[0; 4080]].concat();
-    for name in ["wal.db", "journal.db", "alone.db", "below/wal.db"] {
-        env.write(format!("source/{name}"), &database);
+    let no_database = [b"SQLite format 3\0".as_slice(), &[0; 4080]].concat();
+    for name in ["broken.db", "below/broken.db"] {
+        env.write(format!("source/{name}"), &no_database);
     }
     env.write("source/no-database", "something else, longer than a header");
-    env.write("source/short", "SQLite");
-    for log in ["wal.db-wal", "journal.db-journal", "no-database-wal", "short-wal", "below/wal.db-wal"] {
+    env.write("source/short", "SQLite format 3\0");
+    for log in ["broken.db-wal", "broken.db-journal", "no-database-wal", "short-wal", "alone-wal"] {
         env.write(format!("source/{log}"), "log");
     }
     let said = env.lifeboat(["backup", "source", "--output", "a.tar.zst", "--json"]).ok();
     let mut told = problems(&said);
     told.sort();
-    assert_eq!(told, ["below/wal.db", "journal.db", "wal.db"].map(|name| format!("live-database files/source/{name}")));
+    assert_eq!(told, ["below/broken.db", "broken.db"].map(|name| format!("live-database files/source/{name}")));
     let said = env.lifeboat(["backup", "source", "--output", "b.tar.zst"]).ok();
     let told = said.stdout + &said.stderr;
-    assert!(told.contains("files/source/wal.db") && told.contains("inconsistent"), "{told}");
-    assert_eq!(archived(&env, "wal.db"), Some(database.clone()));
+    assert!(told.contains("files/source/broken.db") && told.contains("copied as a file"), "{told}");
+    assert_eq!(archived(&env, "broken.db"), Some(no_database.clone()));
+    for log in ["broken.db-wal", "broken.db-journal", "no-database-wal", "short-wal", "alone-wal"] {
+        assert_eq!(archived(&env, log), Some(b"log".to_vec()), "{log} is no log of a database");
+    }
 
     // One that is a source by itself.
-    let said = env.lifeboat(["backup", "source/wal.db", "--output", "c.tar.zst", "--json"]).ok();
-    assert_eq!(problems(&said), ["live-database files/wal.db"]);
+    let said = env.lifeboat(["backup", "source/broken.db", "--output", "c.tar.zst", "--json"]).ok();
+    assert_eq!(problems(&said), ["live-database files/broken.db"]);
 }
 
 /// A writer at full speed, nothing held up: whatever comes out is whole.
