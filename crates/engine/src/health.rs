@@ -4,13 +4,17 @@
 //!
 //! The checks are plain values that go into a journal.
 
-use std::io;
+use std::fs::File;
+use std::io::{self, Read as _};
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use base64::Engine as _;
 use base64::prelude::BASE64_STANDARD;
+use lifeboat_format::path::shown;
 use percent_encoding::percent_decode_str;
+use rustix::fs::{Mode, OFlags};
 use serde::{Deserialize, Serialize};
 use ureq::http::Uri;
 use ureq::tls::{Certificate, RootCerts, TlsConfig};
@@ -32,6 +36,8 @@ pub(crate) const URL_EXPECTED: &str = "expected http:// or https:// and a host";
 const REQUEST_MAX: Duration = Duration::from_secs(5);
 /// No attempt has less time: a timeout of nothing would mean none.
 const ATTEMPT_MIN: Duration = Duration::from_millis(1);
+/// How much of a token file is read.
+const TOKEN_MAX_BYTES: u64 = 16 << 10;
 /// How long a cancel may go unseen in a pause.
 const NAP: Duration = Duration::from_millis(50);
 
@@ -46,6 +52,9 @@ pub enum HealthCheck {
         /// The status that means healthy.
         #[serde(default = "status")]
         status: u16,
+        /// The file whose first line is sent as a bearer token, read whenever it is asked.
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        token_file: Option<PathBuf>,
         /// How long it is tried.
         #[serde(default = "timeout", rename = "timeout_ms", with = "duration::millis")]
         timeout: Duration,
@@ -114,7 +123,9 @@ impl HealthCheck {
         cancel.check()?;
         let left = left.max(ATTEMPT_MIN);
         match self {
-            Self::Http { url, status, .. } => Ok(request(url, *status, left.min(REQUEST_MAX))),
+            Self::Http { url, status, token_file, .. } => {
+                Ok(request(url, *status, token_file.as_deref(), left.min(REQUEST_MAX)))
+            }
             Self::Command { command, .. } => {
                 let started = Instant::now();
                 match Tool::new(command, left).run(Some(cancel)) {
@@ -174,10 +185,14 @@ pub(crate) fn is_usable(url: &str) -> bool {
     matches!(uri.scheme_str(), Some("http" | "https")) && uri.host().is_some_and(|host| !host.is_empty())
 }
 
-fn request(url: &str, wanted: u16, limit: Duration) -> Attempt {
+fn request(url: &str, wanted: u16, token_file: Option<&Path>, limit: Duration) -> Attempt {
     if !is_usable(url) {
         return Attempt::Unhealthy(URL_EXPECTED.to_owned());
     }
+    let token = match token_file.map(token).transpose() {
+        Ok(token) => token,
+        Err(why) => return Attempt::Unhealthy(why),
+    };
     let config = ureq::Agent::config_builder()
         .http_status_as_error(false)
         .max_redirects(0)
@@ -192,6 +207,9 @@ fn request(url: &str, wanted: u16, limit: Duration) -> Attempt {
     if let Some(credentials) = credentials(url) {
         request = request.header("Authorization", format!("Basic {credentials}"));
     }
+    if let Some(token) = token {
+        request = request.header("Authorization", format!("Bearer {token}"));
+    }
     match request.call() {
         Ok(answer) if answer.status().as_u16() == wanted => Attempt::Healthy,
         Ok(answer) => Attempt::Unhealthy(format!("answered {}", answer.status().as_u16())),
@@ -199,6 +217,25 @@ fn request(url: &str, wanted: u16, limit: Duration) -> Attempt {
             Attempt::TooSlow(format!("no answer within {}", duration::shown(limit.max(ATTEMPT_MIN))))
         }
         Err(error) => Attempt::Unhealthy(why(&error)),
+    }
+}
+
+/// The bearer token in a file: its first line. What is wrong is said without it.
+pub(crate) fn token(file: &Path) -> std::result::Result<String, String> {
+    let wrong = |what: &str| format!("the token file {} {what}", shown(file.as_os_str().as_encoded_bytes()));
+    let mut bytes = Vec::new();
+    // Never waits for the other end of a pipe.
+    let flags = OFlags::RDONLY | OFlags::CLOEXEC | OFlags::NONBLOCK;
+    let opened = rustix::fs::open(file, flags, Mode::empty()).map_err(io::Error::from);
+    let read = opened.and_then(|fd| File::from(fd).take(TOKEN_MAX_BYTES).read_to_end(&mut bytes));
+    read.map_err(|error| wrong(&format!("cannot be read: {}", reason(&error))))?;
+    let line = bytes.split(|byte| *byte == b'\n').next().unwrap_or_default().trim_ascii();
+    // RFC 6750, section 2.1: other bytes could end the header.
+    let is_plain = |byte: &u8| byte.is_ascii_graphic();
+    match std::str::from_utf8(line) {
+        Ok("") => Err(wrong("is empty")),
+        Ok(text) if line.iter().all(is_plain) => Ok(text.to_owned()),
+        _ => Err(wrong("holds no token in its first line")),
     }
 }
 
@@ -229,6 +266,11 @@ fn no_end_within(limit: Duration) -> String {
     format!("did not end within {}", duration::shown(limit))
 }
 
+/// Whether the URL says who asks.
+pub(crate) fn has_password(url: &str) -> bool {
+    parts(url).1.is_some()
+}
+
 /// The URL without `user:password@`, and that. A password may hold an `@`, the
 /// host may not: the last one parts them.
 fn parts(url: &str) -> (String, Option<&str>) {
@@ -242,7 +284,7 @@ fn parts(url: &str) -> (String, Option<&str>) {
 
 /// The URL for people, without a password.
 pub(crate) fn without_password(url: &str) -> String {
-    lifeboat_format::path::shown(parts(url).0.as_bytes())
+    shown(parts(url).0.as_bytes())
 }
 
 /// What `Authorization: Basic` says (RFC 7617) for the password in the URL.
@@ -281,7 +323,7 @@ mod tests {
     const SOON: Duration = Duration::from_millis(20);
 
     fn http(url: &str, timeout: Duration) -> HealthCheck {
-        HealthCheck::Http { url: url.to_owned(), status: 200, timeout, every: SOON }
+        HealthCheck::Http { url: url.to_owned(), status: 200, token_file: None, timeout, every: SOON }
     }
 
     fn command(script: &str, timeout: Duration) -> HealthCheck {
@@ -335,7 +377,8 @@ mod tests {
     #[test]
     fn another_status_can_be_the_healthy_one() {
         serving(&[OK, BUSY], |url| {
-            wait(&HealthCheck::Http { url: url.to_owned(), status: 503, timeout: LONG, every: SOON }).unwrap();
+            let url = url.to_owned();
+            wait(&HealthCheck::Http { url, status: 503, token_file: None, timeout: LONG, every: SOON }).unwrap();
         });
     }
 
@@ -357,6 +400,37 @@ mod tests {
     }
 
     #[test]
+    fn the_first_line_of_a_token_file_is_sent_and_never_shown() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("token");
+        let with_token = |url: &str| HealthCheck::Http {
+            url: url.to_owned(),
+            status: 200,
+            token_file: Some(path.clone()),
+            timeout: SHORT,
+            every: SOON,
+        };
+        let error = wait(&with_token("http://127.0.0.1:1/")).unwrap_err();
+        assert!(error.what().ends_with("/token cannot be read: No such file or directory"), "{error}");
+        for (content, expected) in
+            [("\nsecret", "/token is empty"), ("sec ret\n", "/token holds no token in its first line")]
+        {
+            write(&path, content);
+            let error = wait(&with_token("http://127.0.0.1:1/")).unwrap_err();
+            assert!(error.what().ends_with(expected) && !error.what().contains("ret"), "{error}");
+        }
+        write(&path, "  s3cr.et=\r\nmore\n");
+        let asked = serving(&[OK], |url| wait(&with_token(url)).unwrap());
+        assert!(asked[0].to_lowercase().contains("\r\nauthorization: bearer s3cr.et=\r\n"), "{}", asked[0]);
+        assert!(!format!("{:?}", with_token("http://h/")).contains("s3cr"));
+    }
+
+    #[expect(clippy::disallowed_methods, reason = "test data need not survive a crash")]
+    fn write(path: &Path, content: &str) {
+        std::fs::write(path, content).unwrap();
+    }
+
+    #[test]
     fn a_redirect_is_an_answer_and_is_not_followed() {
         let asked = serving(&[MOVED], |url| {
             let Ok(Attempt::Unhealthy(why)) = http(url, LONG).attempt(LONG, &Cancel::new()) else { panic!("healthy") };
@@ -364,7 +438,8 @@ mod tests {
         });
         assert_eq!(asked.len(), 1);
         let asked = serving(&[MOVED], |url| {
-            let check = HealthCheck::Http { url: url.to_owned(), status: 302, timeout: LONG, every: SOON };
+            let url = url.to_owned();
+            let check = HealthCheck::Http { url, status: 302, token_file: None, timeout: LONG, every: SOON };
             assert!(is_healthy_now(&[check], &Cancel::new()));
         });
         assert_eq!(asked.len(), 1);
@@ -475,6 +550,6 @@ mod tests {
         }
         let check: HealthCheck = serde_json::from_str(r#"{"http":{"url":"http://host/"}}"#).unwrap();
         let url = "http://host/".to_owned();
-        assert_eq!(check, HealthCheck::Http { url, status: 200, timeout: TIMEOUT, every: EVERY });
+        assert_eq!(check, HealthCheck::Http { url, status: 200, token_file: None, timeout: TIMEOUT, every: EVERY });
     }
 }

@@ -31,7 +31,7 @@ pub(crate) fn check(template: &str) -> Result<(), String> {
     while let Some(at) = rest.find(['{', '}']) {
         let Some(found) = PLACEHOLDERS.iter().find(|known| rest[at..].starts_with(**known)) else {
             let end = rest[at..].find('}').map_or(rest.len(), |len| at + len + 1);
-            let what = shown(rest[at..end].as_bytes());
+            let what = shown(&rest.as_bytes()[at..end]);
             return Err(format!("unknown placeholder `{what}`, expected one of: {}", PLACEHOLDERS.join(", ")));
         };
         rest = &rest[at + found.len()..];

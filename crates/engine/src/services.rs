@@ -57,6 +57,12 @@ pub enum ServiceKind {
         start: Vec<String>,
         /// Ends with exit code 0 where it runs.
         status: Option<Vec<String>>,
+        /// Freezes it: it writes nothing until it is thawed.
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        freeze: Option<Vec<String>>,
+        /// Thaws it.
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        thaw: Option<Vec<String>>,
     },
 }
 

@@ -2,26 +2,22 @@
 //! and times make sense, and what refers to what. No I/O: whether a root is
 //! there is found when it is backed up.
 
-use std::collections::{BTreeMap, BTreeSet};
-use std::path::{Path, PathBuf};
-use std::time::Duration;
+use std::collections::BTreeMap;
+use std::path::PathBuf;
 
-use ignore::gitignore::GitignoreBuilder;
-use lifeboat_format::path::shown;
-use serde_saphyr::{Location, Spanned};
+use percent_encoding::percent_decode_str;
 
-use super::raw::{self, Wrong};
-use super::{AppConfig, Destination, FilesSource, Keep, Source, duration};
-use crate::health::{self, HealthCheck};
-use crate::services::{Reload, Service, ServiceKind};
+use super::raw::{self, At, Named, Wrong};
+use super::{AppConfig, Destination, Keep, Source};
+use crate::naming;
+use crate::report::CompressionKind;
 
-/// How long a command of a service may take.
-const SERVICE_TIMEOUT: Duration = Duration::from_secs(90);
-/// How long services may be frozen.
-const FREEZE_MAX: Duration = Duration::from_secs(5 * 60);
-const NAME_MAX_BYTES: usize = 64;
-const NAME_EXPECTED: &str =
-    "expected letters, digits, `-`, `_` and `.`, a letter or digit first, at most 64 bytes of them";
+mod asks;
+mod services;
+mod sources;
+pub(super) mod values;
+
+use values::{absolute, directory, is_pattern, name, pattern, quoted, table};
 
 /// Names that an app cannot have: the command line would take them for a command.
 const COMMANDS: &[&str] = &[
@@ -64,19 +60,33 @@ const COMMANDS: &[&str] = &[
     "unlock",
 ];
 
-/// What systemd calls its kinds of units, of those that can be stopped and started.
-const UNIT_KINDS: &[&str] =
-    &["service", "socket", "target", "timer", "path", "mount", "automount", "swap", "slice", "scope"];
-
 type Checked<T> = Result<T, Wrong>;
 
-/// The data folder and the apps.
-pub(super) fn config(
-    file: raw::File,
-) -> Checked<(Option<PathBuf>, BTreeMap<String, AppConfig>, BTreeMap<String, Destination>)> {
+/// What the file says.
+pub(super) struct Found {
+    pub(super) data_dir: Option<PathBuf>,
+    pub(super) apps: BTreeMap<String, AppConfig>,
+    pub(super) destinations: BTreeMap<String, Destination>,
+}
+
+/// What an app has from the rest of the file.
+#[derive(Default)]
+pub(super) struct Around {
+    pub(super) backup_dir: Option<PathBuf>,
+    pub(super) destinations: BTreeMap<String, Destination>,
+}
+
+/// The rules of the whole file.
+pub(super) fn config(file: raw::File) -> Checked<Found> {
     let data_dir = file.data_dir.map(absolute).transpose()?;
+    let backup_dir = file.backup_dir.map(directory).transpose()?;
+    let mut around = Around { backup_dir, destinations: BTreeMap::new() };
+    for (name, destination) in file.destinations.0 {
+        let name = self::name(name)?.value;
+        around.destinations.insert(name.clone(), self::destination(name, destination)?);
+    }
     if file.apps.value.0.is_empty() {
-        return Err(Wrong::at(file.apps.referenced, "there is no app, expected at least one"));
+        return Err(Wrong::at(file.apps.place, "there is no app, expected at least one"));
     }
     let mut apps = BTreeMap::new();
     for (name, app) in file.apps.value.0 {
@@ -86,220 +96,176 @@ pub(super) fn config(
                 "an app cannot be called `{}`, that is a command of Lifeboat; expected another name",
                 name.value
             );
-            return Err(Wrong::at(name.referenced, what));
+            return Err(Wrong::at(name.place, what));
         }
-        apps.insert(name.value.clone(), self::app(name.value, app)?);
+        apps.insert(name.value.clone(), self::app(name.value, app, &around)?);
     }
-    Ok((data_dir, apps, BTreeMap::new()))
+    Ok(Found { data_dir, apps, destinations: around.destinations })
 }
 
-fn app(name: String, app: raw::App) -> Checked<AppConfig> {
-    if app.sources.value.0.is_empty() {
-        return Err(Wrong::at(app.sources.referenced, "there is no source, expected at least one"));
-    }
-    let mut sources = BTreeMap::new();
-    for (name, source) in app.sources.value.0 {
-        sources.insert(self::name(name)?.value, Source::Files(files(source.files)?));
-    }
-    let (services, reload) = self::services(app.services)?;
-    let health = app.health.into_iter().map(self::health).collect::<Checked<_>>()?;
+/// The rules of one app.
+pub(super) fn app(name: String, app: raw::App, around: &Around) -> Checked<AppConfig> {
+    let services = services::services(app.services)?;
+    let exclude = app.exclude_patterns.into_iter().map(pattern).collect::<Checked<Vec<_>>>()?;
+    let sources = sources::sources(app.sources, &services.declared, &exclude)?;
+    let is_database = |(_, source): &(&String, &Source)| matches!(source, Source::Sqlite(_));
+    let databases: Vec<&str> = sources.iter().filter(is_database).map(|(name, _)| name.as_str()).collect();
+    let health = app.health.into_iter().map(asks::health).collect::<Checked<_>>()?;
+    let after_restore =
+        app.after_restore.into_iter().map(|check| asks::after_restore(check, &databases)).collect::<Checked<_>>()?;
+    let version = app.version.map(|version| asks::version(version, &databases)).transpose()?;
     let keep_replaced = match app.keep_replaced {
-        Some(text) => text.value.parse().map_err(|error: crate::Error| Wrong::at(text.referenced, error.what()))?,
+        Some(text) => text.value.parse().map_err(|error: crate::Error| Wrong::at(text.place, error.what()))?,
         None => Keep::default(),
     };
+    let compression = app.compression.map(|kind| match kind {
+        raw::Compression::Zstd => CompressionKind::Zstd,
+        raw::Compression::Gzip => CompressionKind::Gzip,
+    });
     Ok(AppConfig {
         name,
-        sources,
-        services,
-        reload,
-        freeze: Vec::new(),
-        freeze_max: FREEZE_MAX,
+        is_enabled: app.enabled.unwrap_or(true),
+        services: services.stopped,
+        reload: services.reload,
+        freeze: services.frozen,
+        freeze_max: services.freeze_max,
         health,
-        after_restore: Vec::new(),
-        version: None,
-        required: Vec::new(),
-        parts: BTreeMap::new(),
-        archive_name: None,
-        compression: None,
-        compression_level: None,
-        backup_dir: None,
-        exclude_tables: Vec::new(),
-        destinations: Vec::new(),
-        verify_on_create: true,
+        after_restore,
+        version,
+        required: app.required.into_iter().map(|name| required(name, &sources)).collect::<Checked<_>>()?,
+        parts: parts(app.parts, &sources)?,
+        archive_name: app.name.map(template).transpose()?,
+        compression,
+        compression_level: app.compression_level.map(|level| self::level(level, compression)).transpose()?,
+        backup_dir: app.backup_dir.map(directory).transpose()?.or_else(|| around.backup_dir.clone()),
+        exclude_tables: app.exclude_tables.into_iter().map(table).collect::<Checked<_>>()?,
+        destinations: chosen(app.destinations, &around.destinations)?,
+        verify_on_create: app.verification.enabled.unwrap_or(true) && app.verification.on_create.unwrap_or(true),
         keep_replaced,
+        sources,
     })
 }
 
-fn files(files: raw::Files) -> Checked<FilesSource> {
-    let patterns = |patterns: Vec<Spanned<String>>| patterns.into_iter().map(pattern).collect::<Checked<Vec<_>>>();
-    Ok(FilesSource {
-        root: absolute(files.root)?,
-        include: patterns(files.include)?,
-        exclude: patterns(files.exclude)?,
-        at: None,
-        stop: Vec::new(),
-    })
-}
-
-fn pattern(pattern: Spanned<String>) -> Checked<String> {
-    let mut builder = GitignoreBuilder::new("");
-    let added = builder.add_line(None, &pattern.value).map(|_| ()).and_then(|()| builder.build().map(|_| ()));
-    match added {
-        Ok(()) if !pattern.value.is_empty() => Ok(pattern.value),
-        _ => {
-            let what = format!("the pattern {} makes no sense, expected gitignore syntax", quoted(&pattern.value));
-            Err(Wrong::at(pattern.referenced, what))
-        }
-    }
-}
-
-/// Those of `restore_stop`, in that order, and the reload.
-fn services(services: raw::Services) -> Checked<(Vec<Service>, Option<Reload>)> {
-    let timeout = period(services.timeout, SERVICE_TIMEOUT)?;
-    let reload = services.reload.map(|reload| self::reload(reload, timeout)).transpose()?;
-    let mut declared: Vec<Service> = Vec::new();
-    for unit in services.units {
-        let (place, unit) = (unit.referenced, self::unit(unit)?);
-        declare(&mut declared, place, Service { name: unit.clone(), kind: ServiceKind::Unit { unit }, timeout })?;
-    }
-    for (name, commands) in services.commands.0 {
-        let name = self::name(name)?;
-        let kind = ServiceKind::Commands {
-            stop: argv(commands.stop)?,
-            start: argv(commands.start)?,
-            status: commands.status.map(argv).transpose()?,
+fn destination(name: String, destination: raw::Destination) -> Checked<Destination> {
+    if let Some(form) = destination.form
+        && form.value != "archive"
+    {
+        let what = match form.value.as_str() {
+            "repository" | "bare" => format!("the form `{}` is not there yet, expected `archive`", form.value),
+            other => raw::unknown("form", other, &["archive"]),
         };
-        declare(&mut declared, name.referenced, Service { name: name.value, kind, timeout })?;
+        return Err(Wrong::at(form.place, what));
     }
-    let Some(stopped) = services.restore_stop else { return Ok((declared, reload)) };
-    Ok((chosen(&declared, stopped)?, reload))
+    let dir = local(destination.url)?;
+    let is_enabled = destination.enabled.unwrap_or(true);
+    Ok(Destination { name, dir, require_mount: destination.require_mount, is_enabled })
 }
 
-fn declare(declared: &mut Vec<Service>, place: Location, service: Service) -> Checked<()> {
-    if declared.iter().any(|other| other.name == service.name) {
-        let what = format!("there are two services {}, expected one of each name", quoted(&service.name));
-        return Err(Wrong::at(place, what));
+/// The directory that a URL names. It may hold a password, so that it is not shown.
+fn local(url: At<String>) -> Checked<PathBuf> {
+    let text = &url.value;
+    let path = match text.split_once("://") {
+        Some((scheme, path)) if scheme.eq_ignore_ascii_case("file") => {
+            percent_decode_str(path).decode_utf8_lossy().into_owned()
+        }
+        Some((scheme, _)) if scheme.chars().all(|c| c.is_ascii_alphanumeric() || "+-.".contains(c)) => {
+            let what = format!("a destination by `{scheme}` is not there yet, expected an absolute path");
+            return Err(Wrong::at(url.place, what));
+        }
+        _ => text.clone(),
+    };
+    if !path.starts_with('/') || path.contains('\0') {
+        return Err(Wrong::at(url.place, "this is no directory, expected an absolute path, or file:// and one"));
     }
-    declared.push(service);
-    Ok(())
+    Ok(path.into())
 }
 
-fn chosen(declared: &[Service], names: Vec<Spanned<String>>) -> Checked<Vec<Service>> {
-    let mut seen = BTreeSet::new();
-    let mut chosen = Vec::new();
+/// Those that are enabled, in the order in which they are named.
+fn chosen(names: Vec<At<String>>, known: &BTreeMap<String, Destination>) -> Checked<Vec<String>> {
+    let mut seen: Vec<String> = Vec::new();
     for name in names {
-        let Some(service) = declared.iter().find(|service| service.name == name.value) else {
-            let known: Vec<&str> = declared.iter().map(|service| service.name.as_str()).collect();
-            return Err(Wrong::at(name.referenced, raw::unknown("service", &name.value, &known)));
-        };
-        if !seen.insert(&service.name) {
-            let what = format!("{} stands twice, expected each service once", quoted(&name.value));
-            return Err(Wrong::at(name.referenced, what));
+        if !known.contains_key(&name.value) {
+            let known: Vec<&str> = known.keys().map(String::as_str).collect();
+            return Err(Wrong::at(name.place, raw::unknown("destination", &name.value, &known)));
         }
-        chosen.push(service.clone());
-    }
-    Ok(chosen)
-}
-
-fn reload(reload: raw::Reload, timeout: Duration) -> Checked<Reload> {
-    Ok(Reload { run: argv(reload.run)?, warn_only: reload.on_failure == raw::OnFailure::Warn, timeout })
-}
-
-fn health(check: Spanned<raw::Health>) -> Checked<HealthCheck> {
-    let (place, check) = (check.referenced, check.value);
-    let timeout = period(check.timeout, health::TIMEOUT)?;
-    let every = period(check.every, health::EVERY)?;
-    match (check.http, check.command, check.status) {
-        (Some(url), None, status) => {
-            Ok(HealthCheck::Http { url: self::url(url)?, status: self::status(status)?, timeout, every })
+        if seen.contains(&name.value) {
+            let what = format!("{} stands twice, expected each destination once", quoted(&name.value));
+            return Err(Wrong::at(name.place, what));
         }
-        (None, Some(command), None) => Ok(HealthCheck::Command { command: argv(command)?, timeout, every }),
-        (None, Some(_), Some(status)) => {
-            Err(Wrong::at(status.referenced, "a command has no status: exit code 0 is expected of it"))
+        seen.push(name.value);
+    }
+    seen.retain(|name| known[name].is_enabled);
+    Ok(seen)
+}
+
+fn source_of<'a>(name: &At<String>, part: &str, sources: &'a BTreeMap<String, Source>) -> Checked<&'a Source> {
+    sources.get(part).ok_or_else(|| {
+        let known: Vec<&str> = sources.keys().map(String::as_str).collect();
+        Wrong::at(name.place, raw::unknown("source", part, &known))
+    })
+}
+
+/// A source, or a pattern of files in one.
+fn required(name: At<String>, sources: &BTreeMap<String, Source>) -> Checked<String> {
+    let (source, glob) = match name.value.split_once('/') {
+        Some((source, glob)) => (source, Some(glob)),
+        None => (name.value.as_str(), None),
+    };
+    match (source_of(&name, source, sources)?, glob) {
+        (Source::Sqlite(_), Some(_)) => {
+            Err(Wrong::at(name.place, format!("{} is a database, expected its name alone", quoted(source))))
         }
-        (Some(_), Some(_), _) => Err(Wrong::at(place, "a health check has two kinds, expected `http` or `command`")),
-        (None, None, _) => Err(Wrong::at(place, "a health check has no kind, expected `http` or `command`")),
-    }
-}
-
-fn url(url: Spanned<String>) -> Checked<String> {
-    if !health::is_usable(&url.value) {
-        let what = format!("`{}` is no URL to ask, {}", health::without_password(&url.value), health::URL_EXPECTED);
-        return Err(Wrong::at(url.referenced, what));
-    }
-    Ok(url.value)
-}
-
-fn status(status: Option<Spanned<u16>>) -> Checked<u16> {
-    match status {
-        Some(status) if !(100..=599).contains(&status.value) => {
-            let what = format!("{} is no HTTP status, expected 100 to 599", status.value);
-            Err(Wrong::at(status.referenced, what))
+        (_, Some(glob)) if !is_pattern(glob) => {
+            let what = format!("the pattern {} makes no sense, expected gitignore syntax", quoted(glob));
+            Err(Wrong::at(name.place, what))
         }
-        status => Ok(status.map_or(health::STATUS, |status| status.value)),
+        _ => Ok(name.value),
     }
 }
 
-/// A time in which something must happen, so more than none.
-fn period(text: Option<Spanned<String>>, default: Duration) -> Checked<Duration> {
-    let Some(text) = text else { return Ok(default) };
-    match duration::parse(&text.value) {
-        Some(length) if !length.is_zero() => Ok(length),
-        Some(_) => Err(Wrong::at(text.referenced, format!("{} is no time at all, expected more", quoted(&text.value)))),
-        None => {
-            let what = format!("{} is no time, {}", quoted(&text.value), duration::EXPECTED);
-            Err(Wrong::at(text.referenced, what))
+type Parts = BTreeMap<String, BTreeMap<String, Vec<String>>>;
+
+fn parts(found: Named<Named<At<Vec<At<String>>>>>, sources: &BTreeMap<String, Source>) -> Checked<Parts> {
+    let mut parts = BTreeMap::new();
+    for (part, of_sources) in found.0 {
+        let part = name(part)?;
+        if sources.contains_key(&part.value) {
+            let what = format!("a source is called {} already, expected another name", quoted(&part.value));
+            return Err(Wrong::at(part.place, what));
         }
+        let mut of_part = BTreeMap::new();
+        for (source, patterns) in of_sources.0 {
+            let kind = source_of(&source, &source.value, sources)?;
+            let checked: Vec<String> = match kind {
+                Source::Files(_) => patterns.value.into_iter().map(pattern).collect::<Checked<_>>()?,
+                Source::Sqlite(_) => patterns.value.into_iter().map(table).collect::<Checked<_>>()?,
+            };
+            if checked.is_empty() {
+                return Err(Wrong::at(patterns.place, "nothing stands here, expected at least one table or pattern"));
+            }
+            of_part.insert(source.value, checked);
+        }
+        if of_part.is_empty() {
+            let what = format!("the part {} is empty, expected at least one source", quoted(&part.value));
+            return Err(Wrong::at(part.place, what));
+        }
+        parts.insert(part.value, of_part);
     }
+    Ok(parts)
 }
 
-/// A program and its arguments. It does not start in the folder of the
-/// configuration, so its path is absolute or it is found on PATH.
-fn argv(argv: Spanned<Vec<String>>) -> Checked<Vec<String>> {
-    let wrong = |what: String| Err(Wrong::at(argv.referenced, what));
-    let program = argv.value.first().map_or("", String::as_str);
-    if program.is_empty() {
-        return wrong("the command is empty, expected a program and its arguments".to_owned());
-    }
-    if program.contains('/') && !program.starts_with('/') {
-        return wrong(format!("{} is a relative path, expected a full path or a name alone", quoted(program)));
-    }
-    if argv.value.iter().any(|word| word.contains('\0')) {
-        return wrong("the command holds a NUL, expected text".to_owned());
-    }
-    Ok(argv.value)
+fn template(name: At<String>) -> Checked<String> {
+    naming::check(&name.value).map_err(|what| Wrong::at(name.place, what))?;
+    Ok(name.value)
 }
 
-fn absolute(path: Spanned<String>) -> Checked<PathBuf> {
-    if !Path::new(&path.value).is_absolute() || path.value.contains('\0') {
-        let what = format!("{} is no absolute path, expected one that begins with `/`", quoted(&path.value));
-        return Err(Wrong::at(path.referenced, what));
+fn level(level: At<u16>, compression: Option<CompressionKind>) -> Checked<u8> {
+    let (kind, max) = match compression {
+        Some(CompressionKind::Gzip) => ("gzip", 9),
+        Some(CompressionKind::Zstd) | None => ("zstd", 19),
+    };
+    match u8::try_from(level.value) {
+        Ok(level) if (1..=max).contains(&level) => Ok(level),
+        _ => Err(Wrong::at(level.place, format!("{} is no level of {kind}, expected 1 to {max}", level.value))),
     }
-    Ok(path.value.into())
-}
-
-/// A name that can be a part of a path and is never taken for an option.
-fn name(name: Spanned<String>) -> Checked<Spanned<String>> {
-    let is_plain = |c: char| c.is_alphanumeric() || "-_.".contains(c);
-    let text = &name.value;
-    if !text.starts_with(char::is_alphanumeric) || !text.chars().all(is_plain) || text.len() > NAME_MAX_BYTES {
-        return Err(Wrong::at(name.referenced, format!("the name {} cannot be used, {NAME_EXPECTED}", quoted(text))));
-    }
-    Ok(name)
-}
-
-/// A unit by its full name: it is a part of a path, and an argument.
-fn unit(unit: Spanned<String>) -> Checked<String> {
-    let is_plain = |c: char| c.is_ascii_alphanumeric() || ":-_.\\@".contains(c);
-    let text = &unit.value;
-    let has_kind = text.rsplit_once('.').is_some_and(|(name, kind)| !name.is_empty() && UNIT_KINDS.contains(&kind));
-    if !has_kind || !text.chars().all(is_plain) || text.starts_with(['-', '.']) || text.len() > 255 {
-        let what = format!("{} is no unit, expected its full name, such as web.service", quoted(text));
-        return Err(Wrong::at(unit.referenced, what));
-    }
-    Ok(unit.value)
-}
-
-fn quoted(text: &str) -> String {
-    format!("`{}`", shown(text.as_bytes()))
 }

@@ -2,7 +2,7 @@
 //! the rest of the engine works with. A mistake is an error with its line and
 //! column. Where the file lies is the surface's business.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::fmt;
 use std::fs::File;
 use std::io::Read as _;
@@ -51,6 +51,8 @@ pub struct Config {
 pub struct AppConfig {
     /// Its name.
     pub name: String,
+    /// Whether it is backed up when no app is named.
+    pub is_enabled: bool,
     /// What is backed up, by name; never empty.
     pub sources: BTreeMap<String, Source>,
     /// The services that a restore stops, in the order in which it does.
@@ -81,7 +83,7 @@ pub struct AppConfig {
     pub backup_dir: Option<PathBuf>,
     /// Tables of databases whose rows are left out; `*` stands for any letters.
     pub exclude_tables: Vec<String>,
-    /// Where archives go: names of [`Config::destinations`].
+    /// Where archives go: names of [`Config::destinations`] that are enabled.
     pub destinations: Vec<String>,
     /// Whether a new archive is read back before the run is good.
     pub verify_on_create: bool,
@@ -153,6 +155,8 @@ pub struct Destination {
     pub dir: PathBuf,
     /// Whether a file system must be mounted there, or above it, other than `/`.
     pub require_mount: bool,
+    /// Whether it is used; no app names one that is not.
+    pub is_enabled: bool,
 }
 
 /// How to find out an app's version.
@@ -278,18 +282,34 @@ impl Config {
     pub fn load(path: &Path) -> Result<Self> {
         let text = read(path)?;
         let checked = raw::parse(&text).and_then(check::config);
-        let (data_dir, apps, destinations) = checked.map_err(|wrong| {
+        let found = checked.map_err(|wrong| {
             let what = format!("{}:{}:{}: {}", name(path), wrong.line, wrong.column, wrong.what);
             Error::new(ErrorKind::Usage, what).state("nothing was changed").next("correct that line and try again")
         })?;
+        let check::Found { data_dir, apps, destinations } = found;
         Ok(Self { path: path.to_owned(), data_dir, apps, destinations })
+    }
+
+    /// Every file that a `*_file` setting names, each once: they hold secrets,
+    /// and are left out of backups.
+    #[must_use]
+    pub fn secret_files(&self) -> Vec<PathBuf> {
+        let files: BTreeSet<&PathBuf> = self.apps.values().flat_map(AppConfig::secret_files).collect();
+        files.into_iter().cloned().collect()
     }
 }
 
-impl Config {
-    /// Every file that a `*_file` setting names.
-    pub(crate) fn secret_files(&self) -> Vec<PathBuf> {
-        Vec::new()
+impl AppConfig {
+    fn secret_files(&self) -> impl Iterator<Item = &PathBuf> {
+        let of_health = self.health.iter().filter_map(|check| match check {
+            HealthCheck::Http { token_file, .. } => token_file.as_ref(),
+            HealthCheck::Command { .. } => None,
+        });
+        let of_checks = self.after_restore.iter().filter_map(|check| match &check.ask {
+            Ask::Http { token_file, .. } => token_file.as_ref(),
+            Ask::Command(_) | Ask::Sql { .. } => None,
+        });
+        of_health.chain(of_checks)
     }
 }
 
@@ -343,7 +363,8 @@ fn check_owner(path: &Path, owner: u32, mode: u32, caller: u32) -> Result<()> {
 pub(crate) fn nearest<'a>(word: &str, known: &[&'a str]) -> Option<&'a str> {
     let extended = |known: &&&str| !word.is_empty() && (known.starts_with(word) || word.starts_with(**known));
     let by_letters = known.iter().min_by_key(|known| strsim::osa_distance(word, known));
-    let is_near = |known: &&&str| strsim::osa_distance(word, known) <= 1 + word.chars().count() / 4;
+    let letters = word.chars().count();
+    let is_near = |known: &&&str| strsim::osa_distance(word, known) < (2 + letters / 4).min(letters);
     by_letters.filter(is_near).or_else(|| known.iter().find(extended)).copied()
 }
 

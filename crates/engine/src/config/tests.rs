@@ -70,6 +70,8 @@ fn all_that_can_be_said_is_read() {
         stop: words("/bin/a stop"),
         start: words("/bin/a start"),
         status: Some(words("/bin/a status")),
+        freeze: None,
+        thaw: None,
     };
     let unit = ServiceKind::Unit { unit: "web.service".to_owned() };
     let app = Service { name: "app".to_owned(), kind, timeout };
@@ -78,6 +80,7 @@ fn all_that_can_be_said_is_read() {
     let http = |url: &str, status, timeout, every| HealthCheck::Http {
         url: url.to_owned(),
         status,
+        token_file: None,
         timeout: Duration::from_secs(timeout),
         every: Duration::from_millis(every),
     };
@@ -283,3 +286,5 @@ fn the_nearest_word_is_found_only_where_it_is_near() {
         assert_eq!(nearest(word, &known), meant, "{word}");
     }
 }
+
+mod keys;

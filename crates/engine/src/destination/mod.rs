@@ -166,7 +166,7 @@ mod tests {
     use super::*;
 
     fn destination(dir: &Path) -> Destination {
-        Destination { name: "local".to_owned(), dir: dir.to_owned(), require_mount: false }
+        Destination { name: "local".to_owned(), dir: dir.to_owned(), require_mount: false, is_enabled: true }
     }
 
     /// Shows P1.

@@ -22,6 +22,8 @@ impl Fake {
             start: at(&format!("echo start >> log && {start}")),
             stop: at(&format!("echo stop >> log && {stop}")),
             status: Some(at("test -e up")),
+            freeze: None,
+            thaw: None,
         };
         Self { service: Service { name: "app".to_owned(), kind, timeout: LONG }, dir }
     }
@@ -119,7 +121,8 @@ fn a_cancelled_stop_says_so() {
 
 #[test]
 fn a_status_command_that_cannot_run_is_no_answer() {
-    let kind = ServiceKind::Commands { stop: sh("true"), start: sh("true"), status: Some(argv(&["/nonexistent"])) };
+    let status = Some(argv(&["/nonexistent"]));
+    let kind = ServiceKind::Commands { stop: sh("true"), start: sh("true"), status, freeze: None, thaw: None };
     let service = Service { name: "app".to_owned(), kind, timeout: LONG };
     let error = service.found(None).unwrap_err();
     assert!(error.what().starts_with("service app could not be asked whether it runs: could not run /"), "{error}");

@@ -161,6 +161,8 @@ impl<'a> Tree<'a> {
     /// Takes one step: the next root, the next name, or back up.
     fn step(&mut self) -> bool {
         if self.levels.is_empty() {
+            // The one before is over, as far as listing goes.
+            self.at = None;
             let Some(root) = self.roots.pop_front() else { return false };
             self.begin(root);
             return true;

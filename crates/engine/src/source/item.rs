@@ -131,13 +131,15 @@ impl Item for Listed {
             Err(message) => return Err(problem(ProblemClass::Unreadable, message)),
         };
         let entry = attributes::entry(self.path.clone(), EntryKind::File, &stat, xattrs, &self.dir.names);
-        Ok(Opened { entry, content: Some(Box::new(OpenFile { file, at_opening: stat })) })
+        Ok(Opened { entry, content: Some(Box::new(OpenFile { file, at_opening: stat, _dir: Arc::clone(&self.dir) })) })
     }
 }
 
 struct OpenFile {
     file: Guarded,
     at_opening: Stat,
+    /// What lasts until the last file of the source was read.
+    _dir: Arc<Dir>,
 }
 
 impl Read for OpenFile {

@@ -1,0 +1,145 @@
+//! The rules of `sources`: where they stand, on the host and in a snapshot.
+
+use std::collections::BTreeMap;
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+
+use lifeboat_format::path::EntryPath;
+use serde_saphyr::Location;
+
+use super::Checked;
+use super::services::chosen;
+use super::values::{exact, kind, name, pattern, period, quoted};
+use crate::config::raw::{self, At, Wrong};
+use crate::config::{FilesSource, Source, SqliteSource};
+use crate::services::Service;
+
+/// How long a lock on a database is waited for.
+const BUSY_TIMEOUT: Duration = Duration::from_secs(60);
+/// The entry that belongs to Lifeboat.
+const MANIFEST: &str = "manifest.json";
+
+/// A source that was read, and where its place on the host and its `at` were written.
+struct Placed {
+    name: String,
+    source: Source,
+    root: Location,
+    at: Option<Location>,
+}
+
+/// `exclude` is added to what each `files` source leaves out.
+pub(super) fn sources(
+    found: At<raw::Named<At<raw::Source>>>,
+    declared: &[Service],
+    exclude: &[String],
+) -> Checked<BTreeMap<String, Source>> {
+    if found.value.0.is_empty() {
+        return Err(Wrong::at(found.place, "there is no source, expected at least one"));
+    }
+    let mut placed: Vec<Placed> = Vec::new();
+    for (name, source) in found.value.0 {
+        let name = self::name(name)?.value;
+        let source = self::source(name, source, declared, exclude)?;
+        placed.iter().try_for_each(|earlier| refuse_overlap(earlier, &source))?;
+        placed.push(source);
+    }
+    placed.iter().try_for_each(|source| refuse_taken_place(source, &placed))?;
+    Ok(placed.into_iter().map(|placed| (placed.name, placed.source)).collect())
+}
+
+fn source(name: String, source: At<raw::Source>, declared: &[Service], exclude: &[String]) -> Checked<Placed> {
+    let (place, source) = (source.place, source.value);
+    kind(place, "a source", &[("files", source.files.is_some()), ("sqlite", source.sqlite.is_some())])?;
+    if let Some(sqlite) = source.sqlite {
+        let root = sqlite.path.place;
+        let (path, busy_timeout) = (exact(sqlite.path)?, period(sqlite.busy_timeout, BUSY_TIMEOUT)?);
+        if path.file_name().is_none() {
+            return Err(Wrong::at(root, "`/` is no database, expected the path of a file"));
+        }
+        return Ok(Placed { name, source: Source::Sqlite(SqliteSource { path, busy_timeout }), root, at: None });
+    }
+    let files = source.files.ok_or_else(|| Wrong::at(place, "a source has no kind"))?;
+    let (root, at) = (files.root.place, files.at.as_ref().map(|at| at.place));
+    let files = self::files(files, declared, exclude)?;
+    Ok(Placed { name, source: Source::Files(files), root, at })
+}
+
+fn files(files: raw::Files, declared: &[Service], more: &[String]) -> Checked<FilesSource> {
+    let patterns = |patterns: Vec<At<String>>| patterns.into_iter().map(pattern).collect::<Checked<Vec<_>>>();
+    let root = exact(files.root)?;
+    let include = patterns(files.include)?;
+    let mut exclude = patterns(files.exclude)?;
+    let more = more.iter().filter(|pattern| !exclude.contains(pattern)).cloned();
+    exclude.extend(more.collect::<Vec<_>>());
+    let at = files.at.map(|at| self::at(at, &root)).transpose()?;
+    Ok(FilesSource { root, include, exclude, at, stop: chosen(declared, files.stop)? })
+}
+
+/// A directory of the snapshot; empty for the top.
+fn at(at: At<String>, root: &Path) -> Checked<String> {
+    let text = at.value.strip_prefix("./").unwrap_or(&at.value);
+    let text = text.strip_suffix('/').unwrap_or(text);
+    let is_manifest = |name: &str| name == MANIFEST;
+    let taken = || Wrong::at(at.place, format!("the manifest stands at `{MANIFEST}`, expected another place"));
+    if text == "." || (text.is_empty() && at.value == "./") {
+        let would_be = root.file_name().and_then(|name| name.to_str());
+        return if would_be.is_some_and(is_manifest) { Err(taken()) } else { Ok(String::new()) };
+    }
+    if EntryPath::new(text).is_err() || text.chars().any(char::is_control) {
+        let what =
+            format!("{} is no place in a snapshot, expected a path such as `state/logs`, or `.`", quoted(&at.value));
+        return Err(Wrong::at(at.place, what));
+    }
+    if text.split('/').next().is_some_and(is_manifest) {
+        return Err(taken());
+    }
+    Ok(text.to_owned())
+}
+
+fn path_of(source: &Source) -> &PathBuf {
+    match source {
+        Source::Files(files) => &files.root,
+        Source::Sqlite(sqlite) => &sqlite.path,
+    }
+}
+
+/// Nothing is backed up, and put back, twice. Only a database may lie in a
+/// directory of files, which then leaves it out.
+fn refuse_overlap(earlier: &Placed, later: &Placed) -> Checked<()> {
+    let (a, b) = (path_of(&earlier.source), path_of(&later.source));
+    let is_fine = match (&earlier.source, &later.source) {
+        _ if !a.starts_with(b) && !b.starts_with(a) => true,
+        (Source::Files(_), Source::Sqlite(_)) => b.starts_with(a) && a != b,
+        (Source::Sqlite(_), Source::Files(_)) => a.starts_with(b) && a != b,
+        _ => false,
+    };
+    if is_fine {
+        return Ok(());
+    }
+    let what = format!(
+        "{} and {} of the source {} overlap, expected sources apart from each other",
+        quoted(&b.to_string_lossy()),
+        quoted(&a.to_string_lossy()),
+        quoted(&earlier.name)
+    );
+    Err(Wrong::at(later.root, what))
+}
+
+/// No source is put where another one is by default.
+fn refuse_taken_place(source: &Placed, all: &[Placed]) -> Checked<()> {
+    let (Source::Files(FilesSource { at: Some(at), .. }), Some(place)) = (&source.source, source.at) else {
+        return Ok(());
+    };
+    for other in all.iter().filter(|other| other.name != source.name) {
+        let taken = match &other.source {
+            Source::Files(FilesSource { at: Some(_), .. }) => continue,
+            Source::Files(_) => format!("files/{}", other.name),
+            Source::Sqlite(_) => format!("sqlite/{}.db", other.name),
+        };
+        if Path::new(at).starts_with(&taken) {
+            let what = format!("`{taken}` is where the source {} stands, expected another place", quoted(&other.name));
+            return Err(Wrong::at(place, what));
+        }
+    }
+    Ok(())
+}
