@@ -11,7 +11,8 @@ pub use lifeboat_format::path::{EntryPath, shown};
 pub use lifeboat_format::record::{Head, Record};
 
 use crate::clock::Clock;
-pub use crate::config::{Config, Keep};
+pub use crate::config::{CheckedApp, Config, ConfigReport, EffectiveConfig, Keep};
+pub use crate::presets::{InitReport, InitRequest, Preset};
 pub use crate::report::{
     Action, BackupPlan, BackupReport, BackupRequest, CompressionKind, DatabaseReport, FailedSource, LISTED_MAX,
     ListReport, PlanLine, PlannedSource, Problems, RestorePlan, RestoreReport, RestoreRequest, Selection, Shipped,
@@ -238,6 +239,60 @@ impl App<'_> {
     /// When the data directory cannot be read.
     pub fn status(&self) -> Result<Status> {
         Ok(Status { waiting: live::waiting(&self.data_dir)?, kept: live::kept(&self.data_dir)? })
+    }
+
+    /// The configuration is sound; says what it holds, and what would fail on
+    /// this host. `programs` are the directories in which programs are looked
+    /// for. Changes nothing and runs nothing.
+    ///
+    /// # Errors
+    /// When there is none.
+    pub fn check_config(&self, programs: &[PathBuf]) -> Result<ConfigReport> {
+        Ok(crate::config::look(self.configured()?, programs))
+    }
+
+    /// The configuration as it takes effect, without secrets.
+    ///
+    /// # Errors
+    /// When there is none.
+    pub fn show_config(&self) -> Result<EffectiveConfig> {
+        Ok(EffectiveConfig::of(self.configured()?, &self.data_dir))
+    }
+
+    fn configured(&self) -> Result<&Config> {
+        self.config.as_ref().ok_or_else(|| {
+            Error::new(ErrorKind::Usage, "there is no configuration")
+                .state("nothing was changed")
+                .next("write one with `lifeboat init --preset NAME`, or name it with --config FILE")
+        })
+    }
+
+    /// The JSON Schema of `lifeboat.yaml`.
+    #[must_use]
+    pub fn config_schema(&self) -> serde_json::Value {
+        crate::config::schema()
+    }
+
+    /// The configurations that come with Lifeboat.
+    #[must_use]
+    pub fn presets(&self) -> &'static [Preset] {
+        crate::presets::PRESETS
+    }
+
+    /// The one called `name`.
+    ///
+    /// # Errors
+    /// When there is none; it names those that there are.
+    pub fn preset(&self, name: &str) -> Result<&'static Preset> {
+        crate::presets::find(name)
+    }
+
+    /// Writes the configuration of a preset, or only says what it would be.
+    ///
+    /// # Errors
+    /// When there is no such preset, the file exists, or it cannot be written.
+    pub fn init(&self, request: &InitRequest) -> Result<InitReport> {
+        crate::presets::init(request)
     }
 }
 

@@ -3,6 +3,7 @@
 
 // What the user wrote.
 pub mod config;
+mod presets;
 // What can be backed up.
 mod source;
 #[cfg_attr(not(test), expect(dead_code, unused_imports, reason = "the sources that take it come next"))]

@@ -25,7 +25,15 @@ use crate::{Error, ErrorKind, Result};
 
 mod check;
 pub(crate) mod duration;
+mod look;
 mod raw;
+mod show;
+mod written;
+
+pub(crate) use look::look;
+pub use look::{CheckedApp, ConfigReport};
+pub use show::{EffectiveConfig, schema};
+pub use written::Carried;
 
 /// How large the file may be.
 const SIZE_MAX_BYTES: u64 = 1 << 20;

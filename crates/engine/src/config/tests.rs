@@ -287,4 +287,6 @@ fn the_nearest_word_is_found_only_where_it_is_near() {
     }
 }
 
+mod carried;
 mod keys;
+mod written;
