@@ -12,6 +12,8 @@ pub use lifeboat_format::record::{Head, Record};
 
 use crate::clock::Clock;
 pub use crate::config::{CheckedApp, Config, ConfigReport, EffectiveConfig, Keep};
+pub use crate::freeze::guard::run as run_guard;
+pub use crate::freeze::{GuardProgram, LeftPaused, Pause};
 pub use crate::presets::{InitReport, InitRequest, Preset};
 pub use crate::report::{
     Action, BackupPlan, BackupReport, BackupRequest, CompressionKind, DatabaseReport, FailedSource, LISTED_MAX,
@@ -23,9 +25,9 @@ pub use crate::restore::live::{
     Consent, Counts, Decision, Kept, LivePlan, LiveReport, LiveRequest, Mode, PlannedRoot, PlannedService,
     PlannedSpace, PlannedVersion, Prepared, Recovered, Undo, User, Waiting,
 };
-pub use crate::services::Found;
+pub use crate::services::{Found, How};
 pub use crate::size::{size, size_of};
-use crate::{Cancel, Error, ErrorKind, Result, backup, lock, runs};
+use crate::{Cancel, Error, ErrorKind, Problem, ProblemClass, Result, backup, freeze, lock, runs};
 
 /// The engine as a surface sees it.
 pub struct App<'a> {
@@ -37,6 +39,8 @@ pub struct App<'a> {
     pub config: Option<Config>,
     /// Where drop-ins for units of systemd go.
     pub systemd_dir: PathBuf,
+    /// How the guard of paused services is started.
+    pub guard: GuardProgram,
 }
 
 /// What waits or is kept on this host.
@@ -44,6 +48,8 @@ pub struct App<'a> {
 pub struct Status {
     /// Interrupted restores.
     pub waiting: Vec<Waiting>,
+    /// Services that a backup pauses, or has left paused.
+    pub paused: Vec<LeftPaused>,
     /// What restores replaced.
     pub kept: Vec<Kept>,
 }
@@ -89,6 +95,7 @@ impl App<'_> {
         let (app, roots) = backup::app_and_roots(request, self.config.as_ref(), &backup::host());
         let is_configured = self.config.as_ref().is_some_and(|config| config.apps.contains_key(&app));
         let key = lock::key(&app, if is_configured { &[] } else { &roots });
+        let thawed = self.thaw_left();
         let recovered = live::before_a_run(&self.host(), &roots, None, watch)?;
         let _lock = match lock::share(&self.data_dir, &key) {
             Err(error) if error.kind() == ErrorKind::Locked => return Err(error),
@@ -97,6 +104,11 @@ impl App<'_> {
         };
         let mut report = backup::backup(&self.ground(), request, watch)?;
         report.recovered = recovered;
+        match thawed {
+            Ok(thawed) => report.thawed = thawed,
+            // It keeps nobody from a backup, but it is never passed over.
+            Err(error) => report.problems.add(stands_still(&error), watch.monitor),
+        }
         Ok(report)
     }
 
@@ -193,6 +205,15 @@ impl App<'_> {
         live::prepare(request, self.host(), watch, each)
     }
 
+    /// Lets services go on that a backup left paused, because the machine was
+    /// restarted or its guard was killed too.
+    ///
+    /// # Errors
+    /// When one could not be made to go on, with the command that does it.
+    pub fn thaw_left(&self) -> Result<Vec<LeftPaused>> {
+        freeze::recover(&self.data_dir)
+    }
+
     /// Ends everything that a crash interrupted.
     ///
     /// # Errors
@@ -238,7 +259,11 @@ impl App<'_> {
     /// # Errors
     /// When the data directory cannot be read.
     pub fn status(&self) -> Result<Status> {
-        Ok(Status { waiting: live::waiting(&self.data_dir)?, kept: live::kept(&self.data_dir)? })
+        Ok(Status {
+            waiting: live::waiting(&self.data_dir)?,
+            paused: freeze::waiting(&self.data_dir)?,
+            kept: live::kept(&self.data_dir)?,
+        })
     }
 
     /// The configuration is sound; says what it holds, and what would fail on
@@ -294,6 +319,11 @@ impl App<'_> {
     pub fn init(&self, request: &InitRequest) -> Result<InitReport> {
         crate::presets::init(request)
     }
+}
+
+fn stands_still(error: &Error) -> Problem {
+    let next = error.next_step().map(|next| format!(": {next}")).unwrap_or_default();
+    Problem::new(ProblemClass::StandsStill, b"an earlier backup", format!("{error}{next}"))
 }
 
 /// Reads `lifeboat.yaml` at `path`.

@@ -71,6 +71,13 @@ impl Error {
         self
     }
 
+    /// Says first what had gone wrong before.
+    #[must_use]
+    pub(crate) fn after(mut self, what: &str) -> Self {
+        self.what = format!("{what}; then {}", self.what);
+        self
+    }
+
     /// Adds whether data is safe. What was said deeper down stays.
     #[must_use]
     pub fn state(mut self, state: impl Into<String>) -> Self {

@@ -7,14 +7,16 @@
 //! nothing here waits for the end of a pipe.
 
 use std::fs::File;
-use std::io;
+use std::io::{self, Read as _, Write as _};
 use std::os::fd::{AsFd as _, OwnedFd};
 use std::os::unix::fs::{FileExt as _, MetadataExt as _};
 use std::os::unix::process::{CommandExt as _, ExitStatusExt as _};
-use std::process::{Child, Command, ExitStatus, Stdio};
+use std::path::Path;
+use std::process::{Child, ChildStdin, ChildStdout, Command, ExitStatus, Stdio};
 use std::time::{Duration, Instant};
 
 use lifeboat_format::path::shown;
+use rustix::event::{PollFd, PollFlags};
 use rustix::fs::{FallocateFlags, MemfdFlags, OFlags};
 use rustix::process::{Pid, Signal};
 
@@ -38,6 +40,7 @@ pub(crate) struct Tool<'a> {
     argv: &'a [String],
     timeout: Duration,
     leaves_daemon: bool,
+    grace: Duration,
 }
 
 /// How a program ended.
@@ -79,7 +82,7 @@ impl Ended {
 impl<'a> Tool<'a> {
     /// `argv` is the program, found on PATH unless it is an absolute path, and its arguments.
     pub(crate) fn new(argv: &'a [String], timeout: Duration) -> Self {
-        Self { argv, timeout, leaves_daemon: false }
+        Self { argv, timeout, leaves_daemon: false, grace: GRACE }
     }
 
     /// For a program that starts a service. Its stdout is dropped and only
@@ -88,6 +91,12 @@ impl<'a> Tool<'a> {
     /// nobody sees. Errors are worth that; a log on stdout is not.
     pub(crate) fn leaves_daemon(mut self) -> Self {
         self.leaves_daemon = true;
+        self
+    }
+
+    /// How long it has between SIGTERM and SIGKILL, where that is not as usual.
+    pub(crate) fn grace(mut self, grace: Duration) -> Self {
+        self.grace = grace;
         self
     }
 
@@ -101,8 +110,7 @@ impl<'a> Tool<'a> {
     pub(crate) fn run(&self, cancel: Option<&Cancel>) -> Result<Ended> {
         let started = Instant::now();
         let output = self.output().map_err(|error| self.failed(&error))?;
-        let mut running =
-            Running::start(self.argv, &output, self.leaves_daemon).map_err(|error| self.failed(&error))?;
+        let mut running = Running::start(self, &output).map_err(|error| self.failed(&error))?;
         let mut pause = PAUSE_MIN;
         let status = loop {
             if let Some(status) = running.look().map_err(|error| self.failed(&error))? {
@@ -164,14 +172,15 @@ pub(crate) fn reason(error: &io::Error) -> String {
 struct Running {
     child: Child,
     group: Pid,
+    grace: Duration,
     has_ended: bool,
 }
 
 impl Running {
     #[expect(clippy::disallowed_methods, reason = "this is the one place that starts programs")]
-    fn start(argv: &[String], output: &File, leaves_daemon: bool) -> io::Result<Self> {
-        let (program, arguments) = argv.split_first().ok_or(io::ErrorKind::InvalidInput)?;
-        let stdout = if leaves_daemon { Stdio::null() } else { output.try_clone()?.into() };
+    fn start(tool: &Tool<'_>, output: &File) -> io::Result<Self> {
+        let (program, arguments) = tool.argv.split_first().ok_or(io::ErrorKind::InvalidInput)?;
+        let stdout = if tool.leaves_daemon { Stdio::null() } else { output.try_clone()?.into() };
         let child = Command::new(program)
             .args(arguments)
             // A folder that is never restored, so that the child keeps none busy.
@@ -182,7 +191,7 @@ impl Running {
             .process_group(0)
             .spawn()?;
         let group = Pid::from_child(&child);
-        Ok(Self { child, group, has_ended: false })
+        Ok(Self { child, group, grace: tool.grace, has_ended: false })
     }
 
     fn look(&mut self) -> io::Result<Option<ExitStatus>> {
@@ -195,7 +204,7 @@ impl Running {
     fn end_group(&mut self) {
         let asked = Instant::now();
         rustix::process::kill_process_group(self.group, Signal::TERM).unwrap_or(());
-        while asked.elapsed() < GRACE {
+        while asked.elapsed() < self.grace {
             // Its own child is waited for first: until then it counts as part of the group.
             let child_has_ended = self.look().is_ok_and(|status| status.is_some());
             if child_has_ended && rustix::process::test_kill_process_group(self.group).is_err() {
@@ -217,6 +226,104 @@ impl Drop for Running {
     fn drop(&mut self) {
         if !self.has_ended {
             self.end_group();
+        }
+    }
+}
+
+/// A program that runs beside us and is spoken to in lines. It is in our
+/// process group until it leaves it, and dropping this never ends it by force:
+/// it sees the end of its input, and what it then does is its own business.
+#[derive(Debug)]
+pub(crate) struct Companion {
+    child: Child,
+    input: Option<ChildStdin>,
+    output: ChildStdout,
+    /// What was read and is no whole line yet.
+    read: Vec<u8>,
+}
+
+/// What came from a [`Companion`].
+#[derive(Debug, PartialEq, Eq)]
+pub(crate) enum Heard {
+    /// A line, without its end.
+    Line(String),
+    /// It says no more.
+    Ended,
+    /// It said nothing in time.
+    TooLate,
+    /// The run is to stop.
+    Cancelled,
+}
+
+impl Companion {
+    /// Starts `program`, with our environment.
+    #[expect(clippy::disallowed_methods, reason = "this is the one place that starts programs")]
+    pub(crate) fn start(program: &Path, arguments: &[String]) -> io::Result<Self> {
+        let mut child = Command::new(program)
+            .args(arguments)
+            .current_dir("/")
+            .stdin(Stdio::piped())
+            .stdout(Stdio::piped())
+            .stderr(Stdio::null())
+            .spawn()?;
+        let (input, output) = (child.stdin.take(), child.stdout.take());
+        let output = output.ok_or(io::ErrorKind::BrokenPipe)?;
+        Ok(Self { child, input, output, read: Vec::new() })
+    }
+
+    /// Tells it a line.
+    pub(crate) fn say(&mut self, line: &str) -> io::Result<()> {
+        let input = self.input.as_mut().ok_or(io::ErrorKind::BrokenPipe)?;
+        input.write_all(format!("{line}\n").as_bytes())
+    }
+
+    /// Ends its input.
+    pub(crate) fn hang_up(&mut self) {
+        self.input = None;
+    }
+
+    /// The next line that it says within `timeout`.
+    pub(crate) fn hear(&mut self, timeout: Duration, cancel: Option<&Cancel>) -> Heard {
+        let asked = Instant::now();
+        loop {
+            if let Some(end) = self.read.iter().position(|byte| *byte == b'\n') {
+                let line: Vec<u8> = self.read.drain(..=end).collect();
+                return Heard::Line(String::from_utf8_lossy(line.trim_ascii_end()).into_owned());
+            }
+            let left = timeout.saturating_sub(asked.elapsed());
+            if cancel.is_some_and(Cancel::is_set) {
+                return Heard::Cancelled;
+            } else if left.is_zero() {
+                return Heard::TooLate;
+            }
+            if !is_readable(&self.output, left.min(PAUSE_MAX)) {
+                continue;
+            }
+            let mut bytes = [0; 4096];
+            match self.output.read(&mut bytes) {
+                Ok(0) => return Heard::Ended,
+                Ok(count) => self.read.extend_from_slice(&bytes[..count]),
+                Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
+                Err(_) => return Heard::Ended,
+            }
+        }
+    }
+}
+
+/// Whether a read would not wait; asks for as long as `timeout`.
+fn is_readable(output: &ChildStdout, timeout: Duration) -> bool {
+    let timeout = rustix::event::Timespec::try_from(timeout).ok();
+    let mut asked = [PollFd::new(output, PollFlags::IN)];
+    rustix::event::poll(&mut asked, timeout.as_ref()).is_ok_and(|ready| ready > 0)
+}
+
+impl Drop for Companion {
+    fn drop(&mut self) {
+        self.hang_up();
+        // Waited for, so that it does not stay a zombie; one that has more to do lives on.
+        let asked = Instant::now();
+        while asked.elapsed() < GRACE && matches!(self.child.try_wait(), Ok(None)) {
+            std::thread::sleep(PAUSE_MIN);
         }
     }
 }
@@ -252,8 +359,6 @@ fn tail(output: &File) -> String {
 
 #[cfg(test)]
 mod tests {
-    use std::io::Write as _;
-
     use super::*;
 
     fn sh(script: &str) -> Vec<String> {
@@ -355,6 +460,25 @@ mod tests {
         let error = Tool::new(&sh("sleep 60"), Duration::from_secs(60)).run(Some(&cancel)).unwrap_err();
         assert_eq!(error.kind(), ErrorKind::Cancelled);
         assert!(started.elapsed() < Duration::from_secs(15));
+    }
+
+    #[test]
+    fn a_companion_is_spoken_to_in_lines_and_outlives_a_silence() {
+        let argv = ["-c", "while read line; do printf 'a '; sleep 0.1; echo \"$line\"; done; echo over"];
+        let mut companion = Companion::start(Path::new("/bin/sh"), &argv.map(str::to_owned)).unwrap();
+        assert_eq!(companion.hear(Duration::from_millis(50), None), Heard::TooLate);
+        companion.say("one\ntwo").unwrap();
+        let long = Duration::from_secs(20);
+        for expected in ["a one", "a two"] {
+            assert_eq!(companion.hear(long, None), Heard::Line(expected.to_owned()));
+        }
+        let cancel = Cancel::new();
+        cancel.set();
+        assert_eq!(companion.hear(long, Some(&cancel)), Heard::Cancelled);
+        companion.hang_up();
+        assert_eq!(companion.hear(long, None), Heard::Line("over".to_owned()));
+        assert_eq!(companion.hear(long, None), Heard::Ended);
+        assert!(companion.say("anybody there?").is_err());
     }
 
     #[test]

@@ -14,6 +14,7 @@ mod restore;
 mod runs;
 // The programs of others: how they are run, stopped, started and asked.
 mod exec;
+pub mod freeze;
 pub mod health;
 pub mod services;
 // Where snapshots lie.

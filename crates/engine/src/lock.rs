@@ -48,6 +48,14 @@ pub(crate) fn share(data_dir: &Path, key: &str) -> Result<Lock> {
     lock(data_dir, key, File::try_lock_shared)
 }
 
+/// As [`take`], but waits until it is free: for what is held for a moment only.
+///
+/// # Errors
+/// What the system says.
+pub(crate) fn wait(data_dir: &Path, key: &str) -> Result<Lock> {
+    lock(data_dir, key, |file| file.lock().map_err(std::fs::TryLockError::Error))
+}
+
 fn lock(
     data_dir: &Path,
     key: &str,

@@ -106,6 +106,18 @@ pub struct Problems {
     pub is_incomplete: bool,
 }
 
+impl Problems {
+    /// Adds one, and tells `monitor`.
+    pub(crate) fn add(&mut self, problem: Problem, monitor: &dyn Monitor) {
+        *self.counts.entry(problem.class.word()).or_default() += 1;
+        self.is_incomplete |= !problem.class.is_note();
+        if self.listed.len() < LISTED_MAX {
+            self.listed.push(problem.clone());
+        }
+        monitor.problem(problem);
+    }
+}
+
 /// What a backup did.
 #[derive(Clone, Debug, Serialize)]
 pub struct BackupReport {
@@ -149,6 +161,8 @@ pub struct BackupReport {
     pub verified: bool,
     /// Restores that a crash had interrupted, and that were ended before.
     pub recovered: Vec<crate::restore::live::Recovered>,
+    /// Services that an earlier backup had left paused, and that run again.
+    pub thawed: Vec<crate::freeze::LeftPaused>,
     /// How long it took.
     #[serde(rename = "seconds", serialize_with = "as_seconds")]
     pub elapsed: Duration,

@@ -57,10 +57,10 @@ pub enum ServiceKind {
         start: Vec<String>,
         /// Ends with exit code 0 where it runs.
         status: Option<Vec<String>>,
-        /// Freezes it: it writes nothing until it is thawed.
+        /// Keeps it still while a backup reads; there is `thaw` too, or neither.
         #[serde(default, skip_serializing_if = "Option::is_none")]
         freeze: Option<Vec<String>>,
-        /// Thaws it.
+        /// Lets it go on.
         #[serde(default, skip_serializing_if = "Option::is_none")]
         thaw: Option<Vec<String>>,
     },
@@ -292,5 +292,8 @@ fn condition(pending: &Path) -> Result<String> {
     Ok(format!("[Unit]\nConditionPathExists=!{}\n", text.replace('%', "%%")))
 }
 
+mod pause;
 #[cfg(test)]
 mod tests;
+
+pub use pause::How;

@@ -15,6 +15,10 @@ pub enum ProblemClass {
     Changed,
     /// An attribute of it could not be read or restored.
     MetadataLost,
+    /// A service that was to be paused ran while it was read.
+    Unfrozen,
+    /// A service that was paused could not be made to go on.
+    StandsStill,
     /// It was gone when it was to be opened. A note.
     Vanished,
     /// It was appended to; it is stored up to the size it had. A note.
@@ -41,6 +45,8 @@ impl ProblemClass {
             Self::Unreadable => "unreadable",
             Self::Changed => "changed",
             Self::MetadataLost => "metadata-lost",
+            Self::Unfrozen => "unfrozen",
+            Self::StandsStill => "stands-still",
             Self::Vanished => "vanished",
             Self::Grew => "grew",
             Self::Skipped => "skipped",

@@ -17,6 +17,9 @@ fn main() -> ExitCode {
         Ok(cli) => cli,
         Err(code) => return ExitCode::from(code),
     };
+    if matches!(cli.command, Command::Guard) {
+        return ExitCode::from(cli::guard::run());
+    }
     raise_open_files_limit();
     let console = Console::new(cli.options.clone());
     let signals = match Signals::watch() {
@@ -32,6 +35,7 @@ fn main() -> ExitCode {
             Command::Status(args) => cli::status::run(args, surface),
             Command::Completions(args) => cli::completions::run(args, surface),
             Command::Man(args) => cli::man::run(args, surface),
+            Command::Guard => Ok(cli::guard::run()),
         }
     });
     let code = result.unwrap_or_else(|error| console.failed(&error, signals.received()));

@@ -22,6 +22,13 @@ pub(crate) enum Signal {
     Terminate,
 }
 
+/// A token that `signals` set. They do not end the program, however often they come.
+pub(crate) fn outlive(signals: &[i32]) -> std::io::Result<Cancel> {
+    let cancel = Cancel::new();
+    signals.iter().try_for_each(|signal| flag::register(*signal, cancel.flag()).map(|_| ()))?;
+    Ok(cancel)
+}
+
 impl Signals {
     /// Watches from now on.
     pub(crate) fn watch() -> Result<Self> {

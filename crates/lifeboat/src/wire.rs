@@ -4,10 +4,10 @@
 use std::path::{Path, PathBuf};
 
 use lifeboat_engine::Result;
-use lifeboat_engine::app::{App, Config, load_config};
+use lifeboat_engine::app::{App, Config, GuardProgram, load_config};
 use lifeboat_engine::clock::SystemClock;
 
-use crate::cli::{Cli, Command};
+use crate::cli::{self, Cli, Command};
 
 /// What a configuration file is called.
 const CONFIG_NAME: &str = "lifeboat.yaml";
@@ -25,6 +25,11 @@ pub(crate) fn app(cli: &Cli) -> Result<App<'static>> {
         data_dir: std::path::absolute(&data_dir).unwrap_or(data_dir),
         config,
         systemd_dir: cli.options.systemd_dir.clone().unwrap_or_else(|| SYSTEMD_DIR.into()),
+        guard: GuardProgram {
+            // Where this program was found; without /proc, its name has to do.
+            program: std::env::current_exe().unwrap_or_else(|_| "lifeboat".into()),
+            arguments: vec![cli::GUARD.to_owned()],
+        },
     })
 }
 

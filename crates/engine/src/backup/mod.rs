@@ -105,6 +105,7 @@ impl Made {
             problems: tally.problems(),
             verified: self.verified,
             recovered: Vec::new(),
+            thawed: Vec::new(),
             elapsed: Duration::ZERO,
         }
     }

@@ -192,6 +192,42 @@ fn a_unit_that_is_not_there_is_stopped_and_a_mute_systemd_is_an_error() {
     assert!(mute.service.stop_by(&mute.systemctl, None).is_err());
 }
 
+/// Shows P5.
+#[test]
+fn units_are_frozen_and_thawed_by_systemctl_and_one_that_does_not_run_needs_no_thaw() {
+    let systemd = Systemd::new("exit 0");
+    let (service, systemctl) = (&systemd.service, &systemd.systemctl);
+    assert_eq!(service.pauses_by(How::Frozen), How::Frozen);
+    service.freeze_by(systemctl, How::Frozen, None).unwrap();
+    service.thaw_by(systemctl, How::Frozen).unwrap();
+    assert_eq!(systemd.log(), ["freeze web.service", "thaw web.service"]);
+    assert_eq!(service.thaw_line(How::Frozen), "systemctl thaw web.service");
+    let systemd = Systemd::new("test $1 != is-active || exit 3");
+    systemd.service.freeze_by(&systemd.systemctl, How::Stopped, None).unwrap();
+    systemd.service.thaw_by(&systemd.systemctl, How::Stopped).unwrap();
+    let asked = "is-active --quiet web.service";
+    assert_eq!(systemd.log(), ["stop web.service", asked, "start web.service"]);
+
+    let stopped = Systemd::new("test $1 = thaw && { echo not active >&2; exit 1; }; test $1 != is-active || exit 3");
+    stopped.service.thaw_by(&stopped.systemctl, How::Frozen).unwrap();
+    let stuck = Systemd::new("test $1 = thaw && { echo 'no such luck' >&2; exit 1; }; exit 0");
+    let error = stuck.service.thaw_by(&stuck.systemctl, How::Frozen).unwrap_err();
+    assert!(error.what().starts_with("service web.service could not be thawed: "), "{error}");
+    assert!(error.what().ends_with("exit code 1: no such luck"), "{error}");
+}
+
+#[test]
+fn commands_without_a_freeze_are_stopped_instead() {
+    let fake = Fake::new("touch up", "rm up");
+    fake.service.start(None).unwrap();
+    assert_eq!(fake.service.pauses_by(How::Frozen), How::Stopped);
+    fake.service.freeze(How::Frozen, None).unwrap();
+    assert_eq!(fake.service.found(None).unwrap(), Found::Stopped);
+    fake.service.thaw(How::Stopped).unwrap();
+    fake.service.thaw(How::Stopped).unwrap();
+    assert_eq!(fake.log(), "start stop start ");
+}
+
 #[test]
 fn a_held_unit_has_a_drop_in_until_it_is_released() {
     let systemd = Systemd::new("exit 0");

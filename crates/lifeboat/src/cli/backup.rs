@@ -220,6 +220,7 @@ fn back_up(request: &BackupRequest, surface: Surface<'_>) -> Result<u8> {
     if surface.console.options.json {
         surface.console.json("summary", &report);
     } else {
+        super::recover::thawed(&report.thawed, surface);
         restore_live::recovered(&report.recovered, surface);
         render_report(&report, request, surface);
     }

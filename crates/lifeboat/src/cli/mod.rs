@@ -12,6 +12,7 @@ pub(crate) mod completions;
 mod console;
 mod error;
 mod exit_code;
+pub(crate) mod guard;
 mod json;
 mod list;
 pub(crate) mod man;
@@ -27,6 +28,9 @@ pub(crate) mod status;
 mod verify;
 
 pub(crate) use console::Console;
+
+/// The command by which a backup starts its guard.
+pub(crate) const GUARD: &str = "__guard";
 
 const EXAMPLES: &str = "\
 Examples:
@@ -97,6 +101,9 @@ pub(crate) enum Command {
     Status(status::Args),
     Completions(completions::Args),
     Man(man::Args),
+    /// Lets paused services go on, whatever becomes of the backup; started by it
+    #[command(name = GUARD, hide = true)]
+    Guard,
 }
 
 /// What a command works with.

@@ -1,6 +1,7 @@
 //! `lifeboat recover`: ends what a crash interrupted.
 
 use lifeboat_engine::Result;
+use lifeboat_engine::app::LeftPaused;
 
 use super::{Surface, exit_code, restore_live};
 
@@ -8,16 +9,30 @@ use super::{Surface, exit_code, restore_live};
 ///
 /// A restore that was interrupted before its new state had started is rolled back. One whose new
 /// state had started is not: its health is checked again, and if it is not healthy, you decide with
-/// `lifeboat restore --commit` or `--rollback`.
+/// `lifeboat restore --commit` or `--rollback`. Services that an interrupted backup left paused run
+/// again.
 #[derive(clap::Args)]
 pub(crate) struct Args {}
 
 pub(crate) fn run(_: &Args, surface: Surface<'_>) -> Result<u8> {
-    let ended = surface.app.recover(surface.watch())?;
+    // What could not be thawed does not keep a restore from being ended.
+    let thawed = surface.app.thaw_left();
+    let ended = surface.app.recover(surface.watch());
     surface.console.end_progress();
-    if ended.is_empty() {
-        surface.console.info("Nothing waits: no restore was interrupted.");
+    self::thawed(thawed.as_deref().unwrap_or_default(), surface);
+    if matches!((&thawed, &ended), (Ok(thawed), Ok(ended)) if thawed.is_empty() && ended.is_empty()) {
+        surface.console.info("Nothing waits: no restore was interrupted, and no service is left paused.");
     }
-    restore_live::recovered(&ended, surface);
+    restore_live::recovered(ended.as_deref().unwrap_or_default(), surface);
+    ended.and(thawed)?;
     Ok(exit_code::DONE)
+}
+
+/// Says which services run again.
+pub(super) fn thawed(thawed: &[LeftPaused], surface: Surface<'_>) {
+    for left in thawed {
+        let services = left.services.join(", ");
+        let line = format_args!("Running again: {services}, which an interrupted backup had paused.");
+        surface.console.line_or_json("thawed", left, line);
+    }
 }

@@ -38,6 +38,7 @@ const WALLS: &[(&str, &[&str])] = &[
 const STARTS: &[&str] = &["thread::scope", "thread::Builder", ".spawn("];
 const STARTERS: &[&str] = &[
     "crates/engine/src/exec.rs",
+    "crates/engine/src/freeze/guard.rs",
     "crates/engine/src/restore/fill.rs",
     "crates/format/src/archive/decode.rs",
     "crates/format/src/archive/pipeline.rs",
