@@ -13,13 +13,13 @@ use cli::{Command, Console, Surface};
 use signals::Signals;
 
 fn main() -> ExitCode {
+    if std::env::args_os().nth(1).is_some_and(|word| word == cli::GUARD) {
+        return ExitCode::from(cli::guard::run());
+    }
     let cli = match cli::parse() {
         Ok(cli) => cli,
         Err(code) => return ExitCode::from(code),
     };
-    if matches!(cli.command, Command::Guard) {
-        return ExitCode::from(cli::guard::run());
-    }
     raise_open_files_limit();
     let console = Console::new(cli.options.clone());
     let signals = match Signals::watch() {
@@ -35,7 +35,6 @@ fn main() -> ExitCode {
             Command::Status(args) => cli::status::run(args, surface),
             Command::Completions(args) => cli::completions::run(args, surface),
             Command::Man(args) => cli::man::run(args, surface),
-            Command::Guard => Ok(cli::guard::run()),
         }
     });
     let code = result.unwrap_or_else(|error| console.failed(&error, signals.received()));

@@ -23,9 +23,6 @@ use crate::{Cancel, Error, ErrorKind, Problem, ProblemClass, Result, lock};
 use guard::{Answer, Task, Thawed};
 use note::{Failure, Held, Note};
 
-/// How long services may stand still where nothing else is configured.
-#[cfg_attr(test, expect(dead_code, reason = "tests are shorter"))]
-pub(crate) const FREEZE_MAX: Duration = Duration::from_secs(5 * 60);
 /// How long anything waits for a lock while services stand still.
 const PIN_WAIT: Duration = Duration::from_secs(1);
 /// How long services run between two tries.

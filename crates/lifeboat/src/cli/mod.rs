@@ -29,7 +29,7 @@ mod verify;
 
 pub(crate) use console::Console;
 
-/// The command by which a backup starts its guard.
+/// The only word by which a backup starts its guard. No command: nobody types it.
 pub(crate) const GUARD: &str = "__guard";
 
 const EXAMPLES: &str = "\
@@ -101,9 +101,6 @@ pub(crate) enum Command {
     Status(status::Args),
     Completions(completions::Args),
     Man(man::Args),
-    /// Lets paused services go on, whatever becomes of the backup; started by it
-    #[command(name = GUARD, hide = true)]
-    Guard,
 }
 
 /// What a command works with.

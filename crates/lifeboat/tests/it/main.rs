@@ -6,6 +6,7 @@ mod damage;
 mod env;
 mod faults;
 mod fidelity;
+mod freeze;
 mod golden;
 mod in_place;
 mod interop;
