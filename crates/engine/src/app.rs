@@ -66,7 +66,8 @@ impl App<'_> {
     }
 
     fn ground(&self) -> backup::Ground<'_> {
-        backup::Ground { clock: self.clock, config: self.config.as_ref(), data_dir: &self.data_dir }
+        let (config, data_dir) = (self.config.as_ref(), self.data_dir.as_path());
+        backup::Ground { clock: self.clock, config, data_dir, guard: &self.guard }
     }
 
     /// What `words` of a command line mean: the names of configured apps, and

@@ -149,6 +149,8 @@ pub struct BackupReport {
     pub databases: Vec<DatabaseReport>,
     /// Milliseconds from the first source's point to the last one's.
     pub window_ms: u64,
+    /// Services that stood still, and how long.
+    pub pauses: Vec<crate::freeze::Pause>,
     /// The destinations of the archive.
     pub shipped: Vec<Shipped>,
     /// Files that SQLite puts beside a database (`-wal`, `-shm`, `-journal`), left out as its copy holds their content.

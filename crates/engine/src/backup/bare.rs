@@ -79,6 +79,7 @@ pub(super) fn write(
         left_out: LeftOut::default(),
         failed: Vec::new(),
         databases: reports,
+        pauses: Vec::new(),
     };
     let mut report = made.report(tally);
     report.elapsed = began.elapsed();

@@ -13,12 +13,13 @@ use lifeboat_format::record::{self, Details};
 use super::subject::Job;
 use crate::config::SqliteSource;
 use crate::report::{DatabaseReport, FailedSource, Watch};
+use crate::services::Service;
 use crate::source::copied::Copy;
 use crate::source::files::{Options, OutputDir, Tree};
 use crate::source::matcher::literal;
 use crate::source::merged::{Merged, Part};
 use crate::source::roots::{EMPTY, Held, Root};
-use crate::sqlite::{Copied, Facts, Pinned};
+use crate::sqlite::{Copied, Facts, NotPinned, Pinned, Reason};
 use crate::{Cancel, Error, ErrorKind, Result};
 
 /// A database whose state is pinned.
@@ -65,17 +66,19 @@ impl Failures {
     }
 }
 
-/// Opens the roots of all sources of files. An empty one fails if it `was_filled`.
+/// Opens the roots of all sources of files. An empty one fails if it
+/// `was_filled`. `hold` stops what a source wants stopped while it is read.
 pub(super) fn open_roots(
     job: &mut Job<'_>,
-    held: impl Fn(&str) -> Option<Held>,
+    hold: &mut dyn FnMut(&[Service]) -> Result<Option<Held>>,
     was_filled: impl Fn(&str) -> bool,
     failures: &mut Failures,
 ) -> Result<Vec<Root>> {
     let mut roots = Vec::new();
-    for (wanted, _) in std::mem::take(&mut job.files) {
+    for (wanted, stop) in std::mem::take(&mut job.files) {
         let (name, path) = (wanted.name.clone(), wanted.path.clone());
-        match Root::open(wanted, held(&name))? {
+        let Some(held) = failures.keep(&name, &path, hold(&stop))? else { continue };
+        match Root::open(wanted, held)? {
             Ok(root) if root.is_empty && was_filled(&name) => {
                 failures.add(&name, &path, format!("{EMPTY} the last good snapshot has files of it"));
             }
@@ -105,9 +108,11 @@ pub(super) fn pin(
     let mut all = Vec::new();
     for (name, source) in &job.databases {
         let timeout = patience.unwrap_or(source.busy_timeout);
-        let pinned = match Pinned::new(&source.path, timeout, cancel) {
-            Err(error) if patience.is_some() && error.kind() == ErrorKind::InUse => return Err(error),
-            pinned => failures.keep(name, &source.path, pinned)?,
+        let pinned = match Pinned::pin(&source.path, timeout, cancel) {
+            Err(NotPinned { reason: Reason::Locked, error }) if patience.is_some() => {
+                return Err(Error::new(ErrorKind::Locked, error.what()));
+            }
+            pinned => failures.keep(name, &source.path, pinned.map_err(|not| not.error))?,
         };
         let (name, source) = (name.clone(), source.clone());
         all.extend(pinned.map(|pinned| PinnedDatabase { name, source, pinned, point: now() }));

@@ -9,6 +9,7 @@ mod subject;
 mod target;
 
 use std::path::PathBuf;
+use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use jiff::Timestamp;
@@ -22,9 +23,11 @@ use lifeboat_store::durable::{self, Unnamed};
 
 use crate::clock::Clock;
 use crate::config::Config;
-use crate::report::{BackupPlan, BackupReport, BackupRequest, FailedSource, PlannedSource, Watch};
+use crate::freeze::{self, Freezing, GuardProgram, Pause, Pauses};
+use crate::report::{BackupPlan, BackupReport, BackupRequest, DatabaseReport, FailedSource, PlannedSource, Watch};
+use crate::services::{How, Service};
 use crate::source::files::{LeftOut, Options, OutputDir, Tree};
-use crate::source::roots::Root;
+use crate::source::roots::{Held, Root};
 use crate::tally::Tally;
 use crate::{Error, ErrorKind, Result, version, workers};
 use gather::Failures;
@@ -32,6 +35,8 @@ use subject::Job;
 pub(crate) use subject::{app_and_roots, subjects};
 use target::Target;
 
+/// So patient is who waits for a database while nothing stands still: as long as that is configured.
+const PATIENT: Duration = Duration::MAX;
 const NOTHING_WRITTEN: &str = "no archive was made, and nothing else was changed";
 
 /// Where a backup runs: its clock, its configuration, its data.
@@ -39,6 +44,8 @@ pub(crate) struct Ground<'a> {
     pub(crate) clock: &'a dyn Clock,
     pub(crate) config: Option<&'a Config>,
     pub(crate) data_dir: &'a std::path::Path,
+    /// How the guard of paused services is started.
+    pub(crate) guard: &'a GuardProgram,
 }
 
 /// What came of one source after the other.
@@ -60,11 +67,12 @@ pub(crate) fn backup(ground: &Ground<'_>, request: &BackupRequest, watch: Watch<
     let tally = Tally::new(watch.monitor);
     let watch = Watch { monitor: &tally, ..watch };
     let started = ground.clock.timestamp();
-    let gathered = gather_all(ground, &mut job, &target, watch)?;
+    let pauses = Pauses::default();
+    let gathered = gather_all(ground, &mut job, &target, &pauses, watch)?;
     if request.bare {
         return bare::write(ground, &job, &target, gathered, &tally, began);
     }
-    let snapshot = capture(ground, request, &job, &target, gathered, started, &tally, watch)?;
+    let snapshot = capture(ground, request, &job, &target, gathered, (started, &pauses), &tally, watch)?;
     let mut report = snapshot.report(&tally);
     report.shipped = ship::ship(&report, &snapshot.head, &target, &reachable, watch.cancel)?;
     report.elapsed = began.elapsed();
@@ -79,7 +87,8 @@ struct Made {
     verified: bool,
     left_out: LeftOut,
     failed: Vec<FailedSource>,
-    databases: Vec<crate::report::DatabaseReport>,
+    databases: Vec<DatabaseReport>,
+    pauses: Vec<Pause>,
 }
 
 impl Made {
@@ -100,6 +109,7 @@ impl Made {
             database_logs: self.left_out.database_logs,
             databases: self.databases.clone(),
             window_ms: head.window_ms,
+            pauses: self.pauses.clone(),
             shipped: Vec::new(),
             failed_sources: self.failed.clone(),
             problems: tally.problems(),
@@ -111,21 +121,45 @@ impl Made {
     }
 }
 
-fn gather_all(ground: &Ground<'_>, job: &mut Job<'_>, target: &Target, watch: Watch<'_>) -> Result<Gathered> {
-    let mut failures = Failures::default();
+/// Pauses what is to be paused, brings every source to its point, and copies
+/// the databases. Services go on when the last source has been read.
+fn gather_all(
+    ground: &Ground<'_>,
+    job: &mut Job<'_>,
+    target: &Target,
+    pauses: &Pauses,
+    watch: Watch<'_>,
+) -> Result<Gathered> {
     let now = || ground.clock.timestamp();
     let started = now();
-    let pinned = gather::pin(job, None, &now, watch.cancel, &mut failures)?;
-    let was_filled = |name: &str| ship::was_filled(job_places(ground, &job.app_name), &job.app_name, name);
-    let filled: Vec<String> =
-        job.files.iter().map(|(wanted, _)| wanted.name.clone()).filter(|name| was_filled(name)).collect();
-    let roots = gather::open_roots(job, |_| None, |name| filled.iter().any(|filled| filled == name), &mut failures)?;
+    let id = durable::random_hex();
+    let max = job.app.map_or(crate::config::FREEZE_MAX, |app| app.freeze_max);
+    let (data_dir, guard, retry_after) = (ground.data_dir, ground.guard, freeze::RETRY_AFTER);
+    let freezing = Freezing { data_dir, guard, id: &id, max, retry_after, pauses };
+    let services: &[Service] = job.app.map(|app| app.freeze.as_slice()).unwrap_or_default();
+    let pin = |patience: Duration| {
+        let mut failures = Failures::default();
+        let patience = (patience < PATIENT).then_some(patience);
+        gather::pin(job, patience, &now, watch.cancel, &mut failures).map(|pinned| (pinned, failures))
+    };
+    let point = freeze::with_frozen(services, How::Frozen, freezing, PATIENT, watch.cancel, pin)?;
+    let (pinned, mut failures) = point.value;
+    // Databases have reached their points; files do so when they have been read.
+    let frozen = Some(point.frozen).filter(|frozen| !job.files.is_empty() && !frozen.is_empty());
     let exclude_tables = job.app.map(|app| app.exclude_tables.clone()).unwrap_or_default();
     if !pinned.is_empty() {
         target.create_dir()?;
     }
     let databases = gather::copy(pinned, &target.dir, &exclude_tables, watch, &mut failures)
         .map_err(|error| target.not_written(error))?;
+    let was_filled = |name: &str| ship::was_filled(job_places(ground, &job.app_name), &job.app_name, name);
+    let filled: Vec<String> =
+        job.files.iter().map(|(wanted, _)| wanted.name.clone()).filter(|name| was_filled(name)).collect();
+    let mut hold = |stop: &[Service]| -> Result<Option<Held>> {
+        let stopped = freeze::freeze(stop, How::Stopped, freezing, watch.cancel)?;
+        Ok(Some(Arc::new((frozen.clone(), stopped))))
+    };
+    let roots = gather::open_roots(job, &mut hold, |name| filled.iter().any(|filled| filled == name), &mut failures)?;
     if roots.is_empty() && databases.is_empty() {
         return Err(all_failed(&failures.0));
     }
@@ -159,7 +193,7 @@ fn capture(
     job: &Job<'_>,
     target: &Target,
     gathered: Gathered,
-    started: Timestamp,
+    (started, pauses): (Timestamp, &Pauses),
     tally: &Tally<'_>,
     watch: Watch<'_>,
 ) -> Result<Made> {
@@ -188,7 +222,12 @@ fn capture(
     }
     entries.tell_notes();
     let left_out = entries.left_out();
+    // Whatever stood still goes on here, at the latest.
     drop(entries);
+    let seen = pauses.take();
+    seen.problems.into_iter().for_each(|problem| watch.monitor.problem(problem));
+    let longest = seen.pauses.iter().map(|pause| pause.pause).max().unwrap_or_default();
+    sources.iter_mut().for_each(|source| source.pause_ms = u64::try_from(longest.as_millis()).unwrap_or(u64::MAX));
     sources.extend(failures.0.iter().map(|source| describe_failed(source, job, started, finished)));
     let is_whole = failures.0.is_empty() && !tally.has_unreadable();
     let outcome = match (is_whole, job.is_scope) {
@@ -201,7 +240,8 @@ fn capture(
     let (archive, verified) = make_archive(captured, &head, request, job, target, watch)?;
     let size_bytes = archive.len();
     let path = archive.publish(target.names(), 0o666).map_err(|error| target.not_published(error))?;
-    Ok(Made { path, head, size_bytes, verified, left_out, failed: failures.0, databases: reports })
+    let (failed, databases, pauses) = (failures.0, reports, seen.pauses);
+    Ok(Made { path, head, size_bytes, verified, left_out, failed, databases, pauses })
 }
 
 fn options(request: &BackupRequest) -> Options {
@@ -237,7 +277,7 @@ pub(crate) fn plan(ground: &Ground<'_>, request: &BackupRequest, watch: Watch<'_
     let tally = Tally::new(watch.monitor);
     let mut failures = Failures::default();
     let freeze = job.app.map(|app| app.freeze.iter().map(|service| service.name.clone()).collect());
-    let roots = gather::open_roots(&mut job, |_| None, |_| false, &mut failures)?;
+    let roots = gather::open_roots(&mut job, &mut |_| Ok(None), |_| false, &mut failures)?;
     let outputs = outputs(&job, &target);
     let mut sources = Vec::new();
     let mut left_out = LeftOut::default();

@@ -17,6 +17,7 @@ mod services;
 mod sources;
 pub(super) mod values;
 
+pub(super) use services::FREEZE_MAX;
 use values::{absolute, directory, is_pattern, name, pattern, quoted, table};
 
 /// Names that an app cannot have: the command line would take them for a command.

@@ -39,6 +39,8 @@ pub use written::Carried;
 const SIZE_MAX_BYTES: u64 = 1 << 20;
 /// The bits that let others write.
 const OTHERS_WRITE: u32 = 0o022;
+/// How long services may stand still, unless another time is configured.
+pub(crate) const FREEZE_MAX: Duration = check::FREEZE_MAX;
 const KEEP_EXPECTED: &str = "expected a time such as 7d, 12h or 0s, or `forever`";
 
 /// The whole configuration.

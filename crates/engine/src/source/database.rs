@@ -110,7 +110,7 @@ impl Databases {
     ) -> Result<Taken, String> {
         let pinned = match Pinned::pin(path, BUSY_TIMEOUT, &self.cancel) {
             Ok(pinned) => pinned,
-            Err(NotPinned { reason: Reason::Other, error }) => return Err(error.to_string()),
+            Err(NotPinned { reason: Reason::Other | Reason::Locked, error }) => return Err(error.to_string()),
             Err(NotPinned { error, .. }) => {
                 let entry = entry(stat);
                 self.note(&entry.path, format!("{error}; it was copied as a file and may be inconsistent"));

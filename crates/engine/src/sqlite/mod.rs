@@ -106,7 +106,9 @@ pub(crate) enum Reason {
     NoDatabase,
     /// We may not write what reading it takes, and nothing is in its logs.
     NotPermitted,
-    /// Everything else: it is missing, locked, cannot be read.
+    /// Others lock it.
+    Locked,
+    /// Everything else: it is missing, cannot be read.
     Other,
 }
 
@@ -140,7 +142,7 @@ impl Pinned {
                 Ok(None) => return Err(other(failed(path, "is replaced again and again"))),
                 Err(error) if !is_busy(&error) => return Err(not_opened(&real, &error)),
                 Err(_) if began.elapsed() < busy_timeout => {}
-                Err(_) => return Err(other(locked(&real))),
+                Err(_) => return Err(NotPinned { reason: Reason::Locked, error: locked(&real) }),
             }
             std::thread::sleep(pause);
             pause = (pause * 2).min(PAUSES.1);

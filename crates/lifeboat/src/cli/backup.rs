@@ -4,7 +4,7 @@ use std::path::{Path, PathBuf};
 
 use clap::{Subcommand, ValueEnum};
 use lifeboat_engine::app::{
-    BackupPlan, BackupReport, BackupRequest, CompressionKind, FailedSource, Selection, Shipped, Subject, shown,
+    BackupPlan, BackupReport, BackupRequest, CompressionKind, FailedSource, How, Selection, Shipped, Subject, shown,
 };
 use lifeboat_engine::{Error, ErrorKind, Result};
 
@@ -253,6 +253,10 @@ fn render_report(report: &BackupReport, request: &BackupRequest, surface: Surfac
         let without = database.excluded_tables.join(", ");
         let without = if without.is_empty() { without } else { format!("; without the rows of {without}") };
         console.info(format_args!("database {}: {size}, {tables}, {rows}, checked{without}", database.source));
+    }
+    for pause in &report.pauses {
+        let how = if pause.how == How::Stopped { "stopped" } else { "paused" };
+        console.info(format_args!("{how}: {} for {}", pause.service, render::duration(pause.pause)));
     }
     left_out(report.excluded, report.own_archives, report.withheld, "were", surface);
     database_logs(report.database_logs, "were", surface);

@@ -13,7 +13,7 @@ use crate::services::{Reload, Service, ServiceKind};
 /// How long a command of a service may take.
 const SERVICE_TIMEOUT: Duration = Duration::from_secs(90);
 /// How long services may be frozen.
-const FREEZE_MAX: Duration = Duration::from_secs(5 * 60);
+pub(in crate::config) const FREEZE_MAX: Duration = Duration::from_secs(5 * 60);
 
 /// What became of `services`.
 pub(super) struct Services {
