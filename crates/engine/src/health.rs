@@ -38,6 +38,8 @@ const REQUEST_MAX: Duration = Duration::from_secs(5);
 const ATTEMPT_MIN: Duration = Duration::from_millis(1);
 /// How much of a token file is read.
 const TOKEN_MAX_BYTES: u64 = 16 << 10;
+/// How much of an answer is read.
+const BODY_MAX_BYTES: u64 = 1 << 20;
 /// How long a cancel may go unseen in a pause.
 const NAP: Duration = Duration::from_millis(50);
 
@@ -186,13 +188,45 @@ pub(crate) fn is_usable(url: &str) -> bool {
 }
 
 fn request(url: &str, wanted: u16, token_file: Option<&Path>, limit: Duration) -> Attempt {
-    if !is_usable(url) {
-        return Attempt::Unhealthy(URL_EXPECTED.to_owned());
+    match send(url, "GET", token_file, limit) {
+        Ok(answer) if answer.status().as_u16() == wanted => Attempt::Healthy,
+        Ok(answer) => Attempt::Unhealthy(format!("answered {}", answer.status().as_u16())),
+        Err(NoAnswer::TooSlow(why)) => Attempt::TooSlow(why),
+        Err(NoAnswer::Other(why)) => Attempt::Unhealthy(why),
     }
-    let token = match token_file.map(token).transpose() {
-        Ok(token) => token,
-        Err(why) => return Attempt::Unhealthy(why),
-    };
+}
+
+/// Sends one request, `GET` or `POST` without a body, and reads the answer:
+/// its status, and as much of its body as a check needs.
+pub(crate) fn answer(
+    url: &str,
+    method: &str,
+    token_file: Option<&Path>,
+    limit: Duration,
+) -> std::result::Result<(u16, String), String> {
+    let mut answer = send(url, method, token_file, limit).map_err(|no| match no {
+        NoAnswer::TooSlow(why) | NoAnswer::Other(why) => why,
+    })?;
+    let body = answer.body_mut().with_config().limit(BODY_MAX_BYTES).lossy_utf8(true).read_to_string();
+    Ok((answer.status().as_u16(), body.map_err(|error| why(&error))?))
+}
+
+/// Why there is no answer.
+enum NoAnswer {
+    TooSlow(String),
+    Other(String),
+}
+
+fn send(
+    url: &str,
+    method: &str,
+    token_file: Option<&Path>,
+    limit: Duration,
+) -> std::result::Result<ureq::http::Response<ureq::Body>, NoAnswer> {
+    if !is_usable(url) {
+        return Err(NoAnswer::Other(URL_EXPECTED.to_owned()));
+    }
+    let token = token_file.map(token).transpose().map_err(NoAnswer::Other)?;
     let config = ureq::Agent::config_builder()
         .http_status_as_error(false)
         .max_redirects(0)
@@ -203,21 +237,31 @@ fn request(url: &str, wanted: u16, token_file: Option<&Path>, limit: Duration) -
         .user_agent(concat!("lifeboat/", env!("CARGO_PKG_VERSION")))
         .tls_config(tls(url))
         .build();
-    let mut request = config.new_agent().get(url);
-    if let Some(credentials) = credentials(url) {
-        request = request.header("Authorization", format!("Basic {credentials}"));
-    }
-    if let Some(token) = token {
-        request = request.header("Authorization", format!("Bearer {token}"));
-    }
-    match request.call() {
-        Ok(answer) if answer.status().as_u16() == wanted => Attempt::Healthy,
-        Ok(answer) => Attempt::Unhealthy(format!("answered {}", answer.status().as_u16())),
-        Err(ureq::Error::Timeout(_)) => {
-            Attempt::TooSlow(format!("no answer within {}", duration::shown(limit.max(ATTEMPT_MIN))))
+    let agent = config.new_agent();
+    let authorization = match (token, credentials(url)) {
+        (Some(token), _) => Some(format!("Bearer {token}")),
+        (None, Some(credentials)) => Some(format!("Basic {credentials}")),
+        (None, None) => None,
+    };
+    let sent = if method == "POST" {
+        let mut request = agent.post(url);
+        if let Some(authorization) = authorization {
+            request = request.header("Authorization", authorization);
         }
-        Err(error) => Attempt::Unhealthy(why(&error)),
-    }
+        request.send_empty()
+    } else {
+        let mut request = agent.get(url);
+        if let Some(authorization) = authorization {
+            request = request.header("Authorization", authorization);
+        }
+        request.call()
+    };
+    sent.map_err(|error| match error {
+        ureq::Error::Timeout(_) => {
+            NoAnswer::TooSlow(format!("no answer within {}", duration::shown(limit.max(ATTEMPT_MIN))))
+        }
+        error => NoAnswer::Other(why(&error)),
+    })
 }
 
 /// The bearer token in a file: its first line. What is wrong is said without it.

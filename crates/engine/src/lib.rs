@@ -13,6 +13,7 @@ mod backup;
 mod restore;
 mod runs;
 // The programs of others: how they are run, stopped, started and asked.
+mod checks;
 mod exec;
 pub mod freeze;
 pub mod health;

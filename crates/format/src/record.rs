@@ -348,6 +348,39 @@ impl Record {
     }
 }
 
+/// For the bare form, whose file carries nothing of it.
+impl Record {
+    /// The entry that it is the record of, without extended attributes.
+    ///
+    /// # Errors
+    /// When something in it makes no sense.
+    pub fn entry(&self) -> Result<Entry> {
+        let wrong = |what: &str| Error::corrupt(format!("the {what} of \"{}\" makes no sense", self.path));
+        let name = |text: &Option<String>, base64: &Option<String>| match text {
+            None => Ok(Vec::new()),
+            Some(text) => bytes(text, base64.as_deref()),
+        };
+        Ok(Entry {
+            path: self.path()?,
+            kind: self.kind,
+            size: self.size(),
+            mode: u32::from_str_radix(&self.mode, 8)
+                .ok()
+                .filter(|mode| *mode < 0o10000)
+                .ok_or_else(|| wrong("mode"))?,
+            uid: self.uid,
+            gid: self.gid,
+            user: name(&self.user, &self.user_b64)?,
+            group: name(&self.group, &self.group_b64)?,
+            mtime: self.modified().ok_or_else(|| wrong("mtime"))?,
+            target: self.target()?.unwrap_or_default(),
+            rdev: None,
+            xattrs: crate::model::Xattrs::default(),
+            sparse: self.sparse,
+        })
+    }
+}
+
 /// For restores: what is on disk already.
 impl Record {
     /// Whether `entry`, as read from a file system, has all that is recorded of

@@ -5,7 +5,7 @@ use std::io::Read as _;
 use std::time::Instant;
 
 use lifeboat_format::capture::Item as _;
-use lifeboat_format::model::{Outcome, Summer};
+use lifeboat_format::model::{Entry, Outcome, Summer, Xattrs};
 use lifeboat_format::record::{Record, Totals};
 use lifeboat_store::durable::Unnamed;
 
@@ -52,7 +52,8 @@ pub(super) fn write(
         summer.update(&buffer[..read]);
         file.append(&buffer[..read]).map_err(not_written)?;
     }
-    let entry = item.entry();
+    // A file by itself cannot carry these; a restore leaves those of the live one alone.
+    let entry = &Entry { xattrs: Xattrs::default(), ..item.entry().clone() };
     let record = Record::new(entry, Some(summer.finish()));
     let totals = Totals { entries: 1, files: 1, bytes: entry.size, sparse_bytes: 0 };
     let finished = sources[0].finished;

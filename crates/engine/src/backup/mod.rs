@@ -396,7 +396,7 @@ fn head_of(
             .map(|problem| format!("{}: {}: {}", problem.class.word(), problem.object, problem.message))
             .collect(),
         problem_counts: problems.counts.iter().map(|(class, count)| ((*class).to_owned(), *count)).collect(),
-        config: None,
+        config: job.app.and_then(|app| serde_json::to_value(app.carried()).ok()),
     }
 }
 

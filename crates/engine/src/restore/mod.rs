@@ -1,6 +1,7 @@
 //! Restoring into a directory: plan, stage and verify in one pass beside the
 //! target, then move in. All of it comes to stand there, or nothing.
 
+mod bare;
 mod fill;
 pub(crate) mod inspect;
 pub(crate) mod live;
@@ -17,6 +18,7 @@ use std::time::Instant;
 use lifeboat_format::archive::Archive;
 use lifeboat_format::monitor::{Monitor as _, Problem, ProblemClass};
 
+use crate::config::Config;
 use crate::report::{PlanLine, RestorePlan, RestoreReport, RestoreRequest, Watch};
 use crate::tally::Tally;
 use crate::{Cancel, Error, ErrorKind, Result};
@@ -62,8 +64,18 @@ pub(crate) fn plan_to(
 
 /// Opens an archive, with what to do when that fails.
 fn open(path: &Path) -> Result<Archive> {
-    Archive::open(path).map_err(|error| {
-        let error = Error::from(error).about(path).state("nothing was written");
+    opened(path, if bare::is_one(path) { bare::open(path) } else { Archive::open(path).map_err(Error::from) })
+}
+
+/// Opens an archive that is to be restored in place; of a bare database,
+/// `wanted` may say which source it is.
+fn open_for(path: &Path, wanted: Option<&str>, config: Option<&Config>) -> Result<Archive> {
+    if bare::is_one(path) { opened(path, bare::open_for(path, wanted, config)) } else { open(path) }
+}
+
+fn opened(path: &Path, opened: Result<Archive>) -> Result<Archive> {
+    opened.map_err(|error| {
+        let error = error.about(path).state("nothing was written");
         match error.kind() {
             ErrorKind::Corrupt => error.next("use another copy of this backup"),
             ErrorKind::Unsafe => error.next(DO_NOT_TRUST),

@@ -6,6 +6,7 @@
 //! Reading: `decode` (bytes to units) → `tar` (units to entries) → [`walk`]
 //! (entries beside the manifest's records) → [`verify`], or a restore.
 
+mod bare;
 pub mod codec;
 mod decode;
 mod header;

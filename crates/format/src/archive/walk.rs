@@ -10,6 +10,7 @@ use bytes::Bytes;
 use lifeboat_store::{self as store, Cancel};
 
 use super::MANIFEST_NAME;
+use super::bare::{self, Bare};
 use super::decode::{Packing, with_units};
 use super::manifest::Reader;
 use super::tar::{self, Body, Tar};
@@ -24,8 +25,16 @@ pub struct Archive {
     path: PathBuf,
     file: Arc<File>,
     len: u64,
-    packing: Packing,
+    form: Form,
     head: Option<Head>,
+}
+
+/// What the bytes are.
+#[derive(Debug)]
+enum Form {
+    Tar(Packing),
+    /// One file as it is, which this record describes.
+    Bare(Record),
 }
 
 impl Archive {
@@ -56,10 +65,21 @@ impl Archive {
             let what = if len == 0 { "is empty" } else { "is neither tar, tar.zst nor tar.gz" };
             return Err(Error::corrupt(format!("{} {what}", path.display())));
         };
-        let mut archive =
-            Self { path: path.to_owned(), file: Arc::new(file), len: metadata.len(), packing, head: None };
-        archive.head = archive.read_head()?;
+        let (path, file, len) = (path.to_owned(), Arc::new(file), metadata.len());
+        let mut archive = Self { path, file, len, form: Form::Tar(packing), head: None };
+        archive.head = archive.read_head(packing)?;
         Ok(archive)
+    }
+
+    /// Takes the open file at `path` as it is for an archive of that alone:
+    /// `record` is its entry, `head` that of the manifest beside it, if there is one.
+    ///
+    /// # Errors
+    /// When it cannot be looked at.
+    pub fn bare(file: File, path: &Path, head: Option<Head>, record: Record) -> Result<Self> {
+        let metadata = file.metadata().map_err(|error| Error::from(store::Error::io("look at", path, error)))?;
+        let (path, file, len) = (path.to_owned(), Arc::new(file), metadata.len());
+        Ok(Self { path, file, len, form: Form::Bare(record), head })
     }
 
     /// Where it lies.
@@ -80,8 +100,8 @@ impl Archive {
         self.head.as_ref()
     }
 
-    fn read_head(&self) -> Result<Option<Head>> {
-        with_units(&self.file, self.packing, 1, &Cancel::new(), |units| {
+    fn read_head(&self, packing: Packing) -> Result<Option<Head>> {
+        with_units(&self.file, packing, 1, &Cancel::new(), |units| {
             let mut tar = Tar::new(units);
             let first = tar.next()?;
             if !first.is_some_and(|entry| is_manifest(&entry)) {
@@ -101,12 +121,19 @@ impl Archive {
     /// For a foreign tar, which has none.
     pub fn records<T>(&self, cancel: &Cancel, read: impl FnOnce(&mut Records<'_, '_>) -> Result<T>) -> Result<T> {
         assert!(self.head.is_some(), "only an archive of ours has records");
-        with_units(&self.file, self.packing, 1, cancel, |units| {
+        let packing = match &self.form {
+            Form::Bare(record) => {
+                let one = Some(bare::listed(record)?);
+                return read(&mut Records { from: Origin::One(Box::new(one)), last: None });
+            }
+            Form::Tar(packing) => *packing,
+        };
+        with_units(&self.file, packing, 1, cancel, |units| {
             let mut tar = Tar::new(units);
             tar.next()?;
             let mut manifest = Reader::new(tar);
             manifest.head()?;
-            read(&mut Records { manifest, last: None })
+            read(&mut Records { from: Origin::Manifest(manifest), last: None })
         })
     }
 
@@ -128,7 +155,17 @@ impl Archive {
         cancel: &Cancel,
         read: impl FnOnce(&mut dyn Body, Option<&mut dyn Listing>) -> Result<T>,
     ) -> Result<T> {
-        with_units(&self.file, self.packing, threads, cancel, |units| {
+        let packing = match &self.form {
+            Form::Bare(record) => {
+                let mut body = Bare::new(&self.file, &self.path, self.len, record, cancel)?;
+                if self.head.is_none() {
+                    return read(&mut body, None);
+                }
+                return self.records(cancel, |records| read(&mut body, Some(records)));
+            }
+            Form::Tar(packing) => *packing,
+        };
+        with_units(&self.file, packing, threads, cancel, |units| {
             let mut tar = Tar::new(units);
             if self.head.is_none() {
                 return read(&mut tar, None);
@@ -145,8 +182,15 @@ fn is_manifest(entry: &Entry) -> bool {
 
 /// The records of a manifest, in the order of their paths.
 pub struct Records<'a, 'u> {
-    manifest: Reader<Tar<'a, 'u>>,
+    from: Origin<'a, 'u>,
     last: Option<EntryPath>,
+}
+
+/// What they are read from.
+enum Origin<'a, 'u> {
+    Manifest(Reader<Tar<'a, 'u>>),
+    /// The one that there is.
+    One(Box<Option<(EntryPath, Record)>>),
 }
 
 impl Records<'_, '_> {
@@ -155,7 +199,11 @@ impl Records<'_, '_> {
     /// # Errors
     /// When the manifest is damaged, or lists an entry twice or out of order.
     pub fn next_record(&mut self) -> Result<Option<(EntryPath, Record)>> {
-        let Some(record) = self.manifest.record()? else { return Ok(None) };
+        let manifest = match &mut self.from {
+            Origin::One(one) => return Ok(one.take()),
+            Origin::Manifest(manifest) => manifest,
+        };
+        let Some(record) = manifest.record()? else { return Ok(None) };
         let path = record.path()?;
         if self.last.as_ref().is_some_and(|last| *last >= path) {
             return Err(Error::corrupt(format!("the manifest lists \"{path}\" twice, or out of order")));

@@ -47,6 +47,9 @@ pub(crate) struct Args {
     /// Restore only this source, or what matches GLOB in it; may be repeated
     #[arg(long, value_name = "SOURCE[/GLOB]", conflicts_with = "to")]
     only: Vec<String>,
+    /// Which source a bare database without a manifest is
+    #[arg(long = "as", value_name = "[APP/]SOURCE", conflicts_with = "to")]
+    as_source: Option<String>,
     /// Do not ask before existing things are overwritten, deleted or stopped
     #[arg(long, conflicts_with = "to")]
     force: bool,
@@ -151,6 +154,7 @@ pub(crate) fn run(args: &Args, surface: Surface<'_>) -> Result<u8> {
         same_owner: args.same_owner,
         threads: args.threads,
         keep_replaced: args.keep_replaced,
+        as_source: args.as_source.clone(),
         accepts_partial: false,
         ignore_version: args.ignore_version,
         trusted: None,

@@ -78,6 +78,8 @@ pub struct LiveRequest {
     pub threads: Option<usize>,
     /// How long what is replaced is kept; by default what is configured, else 7 days.
     pub keep_replaced: Option<Keep>,
+    /// Which source a bare database without a manifest is: `SOURCE` or `APP/SOURCE`.
+    pub as_source: Option<String>,
     /// Whether a snapshot that lacks what it must hold is restored all the
     /// same, because it was named by its id.
     pub accepts_partial: bool,
@@ -149,8 +151,9 @@ pub struct Prepared<'a> {
     lock_key: String,
 }
 
-fn open(path: &Path) -> Result<Archive> {
-    super::open(path).map_err(|error| error.state("nothing was written, and nothing was stopped"))
+fn open(request: &LiveRequest, host: &Host<'_>) -> Result<Archive> {
+    let opened = super::open_for(&request.archive, request.as_source.as_deref(), host.config);
+    opened.map_err(|error| error.state("nothing was written, and nothing was stopped"))
 }
 
 /// What a restore would do. Writes nothing at all.
@@ -160,7 +163,7 @@ pub(crate) fn plan_only(
     watch: Watch<'_>,
     each: &mut dyn FnMut(PlanLine) -> Result<()>,
 ) -> Result<LivePlan> {
-    let archive = open(&request.archive)?;
+    let archive = open(request, host)?;
     let plan = survey::plan(&archive, request, host, watch, each)?;
     refuse_others(&plan, host)?;
     Ok(plan)
@@ -179,7 +182,7 @@ pub(crate) fn prepare<'a>(
     watch: Watch<'_>,
     each: &mut dyn FnMut(PlanLine) -> Result<()>,
 ) -> Result<Prepared<'a>> {
-    let archive = open(&request.archive)?;
+    let archive = open(&request, &host)?;
     let targets = target::find(&archive, &request, &host)?;
     let lock_key = target::lock_key(&targets);
     let lock = lock::take(host.data_dir, &lock_key)?;

@@ -15,15 +15,16 @@ use super::journal::{FoundService, Header, Journal, Phase, Story, pending};
 use super::plan::Known;
 use super::stages::{Stages, can_exchange};
 use super::step::{SWAP, Sides};
-use super::terms::{Routes, Rules};
+use super::terms::{RootKind, Routes, Rules, absolute};
 use super::{Host, LiveReport, LiveRequest, kept};
+use crate::checks::all_hold;
 use crate::config::Keep;
 use crate::health::wait_until_healthy;
 use crate::report::Watch;
 use crate::restore::fill::{Fill, Filled};
 use crate::restore::node;
 use crate::services::Found;
-use crate::{Error, ErrorKind, Result, beneath};
+use crate::{Error, ErrorKind, Result, beneath, sqlite};
 
 /// A restore with its journal.
 pub(super) struct Run<'a> {
@@ -110,6 +111,7 @@ impl<'a> Run<'a> {
         }
         sides.sync()?;
         watch.cancel.check()?;
+        self.check_databases(archive, watch.cancel)?;
         self.note_services(watch.cancel)?;
         Ok(filled)
     }
@@ -163,7 +165,24 @@ impl<'a> Run<'a> {
         }
         self.start(cancel)?;
         self.reload(cancel)?;
-        wait_until_healthy(&self.journal.story.header.health, cancel)
+        let header = &self.journal.story.header;
+        wait_until_healthy(&header.health, cancel)?;
+        all_hold(&header.after_restore, &header.terms.databases(), cancel)
+    }
+
+    /// Every database that was staged is whole, and has the rows that were counted when it was backed up.
+    fn check_databases(&self, archive: &Archive, cancel: &Cancel) -> Result<()> {
+        let terms = &self.journal.story.header.terms;
+        for root in terms.roots.iter().filter(|root| root.kind == RootKind::Sqlite) {
+            let Some((place, path)) = root.place(b"", &terms.places) else { continue };
+            let staged = absolute(&terms.places[place].stage.as_path().join(SWAP), &path);
+            let sources = archive.head().into_iter().flat_map(|head| &head.sources);
+            let source = sources.into_iter().find(|source| source.name.as_bytes() == root.source.0);
+            let recorded = source.and_then(|source| source.details.database.as_ref());
+            let checked = sqlite::check_at_rest(&staged, recorded.map(|database| &database.tables), cancel);
+            checked.map_err(|error| error.about(archive.path()))?;
+        }
+        Ok(())
     }
 
     /// Goes forward from where a crash or a failed rollback left it.

@@ -169,6 +169,12 @@ impl Terms {
         let mut of = numbered.filter_map(|(number, root)| Some((number, root, root.inner_of(path.as_bytes())?)));
         of.next()
     }
+
+    /// Where each database that is a source of its own is live.
+    pub(super) fn databases(&self) -> std::collections::BTreeMap<String, PathBuf> {
+        let databases = self.roots.iter().filter(|root| root.kind == RootKind::Sqlite);
+        databases.map(|root| (root.source.to_string(), root.path.as_path().to_owned())).collect()
+    }
 }
 
 /// The patterns of all roots, ready for use.
