@@ -11,4 +11,5 @@ mod golden;
 mod in_place;
 mod interop;
 mod large;
+mod sqlite;
 mod tidy;
