@@ -117,12 +117,11 @@ impl Checked {
     /// The same; but that something of the application's is not known here is no
     /// failure: `what` is unchecked then.
     fn unless_damage(&mut self, error: rusqlite::Error, what: &str) -> rusqlite::Result<()> {
-        // SQLITE_ERROR is what the compiler of SQL says: no such collation, function, module, tokenizer.
-        if matches!(error.sqlite_error_code(), Some(ErrorCode::Unknown)) {
-            self.facts.unchecked.push(format!("{what}{error}"));
-            return Ok(());
+        match not_known(&error) {
+            Some(said) => self.facts.unchecked.push(format!("{what}{said}")),
+            None => self.failed(error)?,
         }
-        self.failed(error)
+        Ok(())
     }
 
     fn found(&mut self, finding: String) {
@@ -165,6 +164,17 @@ impl Checked {
             }
         }
         Ok(())
+    }
+}
+
+/// What the compiler of SQL says does not exist: a collation, function, module, tokenizer.
+fn not_known(error: &rusqlite::Error) -> Option<String> {
+    match error {
+        rusqlite::Error::SqliteFailure(failure, said) if failure.code == ErrorCode::Unknown => {
+            Some(said.clone().unwrap_or_else(|| error.to_string()))
+        }
+        rusqlite::Error::SqlInputError { error, msg, .. } if error.code == ErrorCode::Unknown => Some(msg.clone()),
+        _ => None,
     }
 }
 

@@ -12,6 +12,8 @@ use tempfile::TempDir;
 
 use super::*;
 
+mod shapes;
+
 const SOON: Duration = Duration::from_secs(10);
 
 /// A directory for a database, and one for copies.
