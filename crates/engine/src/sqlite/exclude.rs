@@ -9,7 +9,7 @@ use lifeboat_store::Cancel;
 use rusqlite::Connection;
 
 use super::check::{self, quoted};
-use super::{copy, open};
+use super::{HEADER_BYTES, copy, open};
 
 /// Where the header has the versions for writing and reading: 2 for WAL, 1 else.
 const VERSIONS_AT: u64 = 18;
@@ -32,8 +32,41 @@ pub(super) fn empty_tables(path: &Path, patterns: &[String], cancel: &Cancel) ->
     }
     let versions = set_versions(path, [1, 1]).map_err(|_| rusqlite::Error::InvalidPath(path.to_owned()))?;
     let emptied = empty_in_place(path, patterns, cancel)?;
-    set_versions(path, versions).map_err(|_| rusqlite::Error::InvalidPath(path.to_owned()))?;
+    let ended = set_versions(path, versions).and_then(|_| wipe_free_pages(path));
+    ended.map_err(|_| rusqlite::Error::InvalidPath(path.to_owned()))?;
     Ok(emptied)
+}
+
+/// Fills the pages that nothing uses with zeros: the application's SQLite left in
+/// them what was deleted or moved, also of rows that were there until now. See
+/// sqlite.org/fileformat.html, 1.5: a list of trunk pages, each with the number of
+/// the next one, how many pages it lists, and their numbers.
+fn wipe_free_pages(path: &Path) -> std::io::Result<()> {
+    let file = File::options().read(true).write(true).open(path)?;
+    let mut header = [0; HEADER_BYTES];
+    if file.read_exact_at(&mut header, 0).is_err() {
+        return Ok(());
+    }
+    let page_bytes = super::page_size(&header) as usize;
+    let number = |bytes: &[u8], at: usize| bytes[at..].first_chunk().map_or(0, |number| u32::from_be_bytes(*number));
+    let place = |page: u32| (u64::from(page) - 1) * page_bytes as u64;
+    let pages = file.metadata()?.len() / page_bytes as u64;
+    let (mut next, mut seen) = (number(&header, 32), 0);
+    let (zeros, mut trunk) = (vec![0; page_bytes], vec![0; page_bytes]);
+    // What is no list is damage, which the check finds.
+    let is_page = |page: u32| (2..=pages).contains(&u64::from(page));
+    while is_page(next) && seen < pages {
+        seen += 1;
+        file.read_exact_at(&mut trunk, place(next))?;
+        let listed = (number(&trunk, 4) as usize).min(page_bytes / 4 - 2);
+        let end = 8 + 4 * listed;
+        for page in (8..end).step_by(4).map(|at| number(&trunk, at)).filter(|page| is_page(*page)) {
+            file.write_all_at(&zeros, place(page))?;
+        }
+        file.write_all_at(&zeros[end..], place(next) + end as u64)?;
+        next = number(&trunk, 0);
+    }
+    Ok(())
 }
 
 /// Sets the versions in the header and returns what they were: in WAL mode

@@ -112,7 +112,8 @@ fn rows_of_excluded_tables_are_nowhere_in_the_copy() {
              WITH RECURSIVE n(i) AS (SELECT 1 UNION ALL SELECT i + 1 FROM n WHERE i < 500)
              INSERT INTO Metrics_cpu SELECT i, 'CANARY' || i || hex(zeroblob(i * 10)), 7 FROM n;
              INSERT INTO metrics_disk SELECT x, x FROM Metrics_cpu; INSERT INTO metrics_text SELECT 'CANARY ' || id FROM Metrics_cpu;
-             INSERT INTO child VALUES (3)"
+             INSERT INTO child VALUES (3);
+             CREATE TABLE gone(x); INSERT INTO gone SELECT x FROM Metrics_cpu; DROP TABLE gone"
                 .replace("MODE", mode)
                 .replace("CANARY", CANARY),
         );
