@@ -10,13 +10,17 @@ use lifeboat_engine::clock::SystemClock;
 use crate::cli::{self, Cli, Command};
 
 /// What a configuration file is called.
-const CONFIG_NAME: &str = "lifeboat.yaml";
+pub(crate) const CONFIG_NAME: &str = "lifeboat.yaml";
 /// Where systemd looks for what the host's administrator adds to units.
 const SYSTEMD_DIR: &str = "/etc/systemd/system";
 
 /// Builds it. Commands that need no configuration do not read one.
 pub(crate) fn app(cli: &Cli) -> Result<App<'static>> {
-    let needs_config = !matches!(cli.command, Command::Completions(_) | Command::Man(_));
+    let needs_config = match &cli.command {
+        Command::Completions(_) | Command::Man(_) | Command::Init(_) | Command::Presets(_) => false,
+        Command::Config(args) => args.needs_config(),
+        _ => true,
+    };
     let config = if needs_config { config(cli.options.config.as_deref())? } else { None };
     let configured = config.as_ref().and_then(|config| config.data_dir.clone());
     let data_dir = cli.options.data_dir.clone().or(configured).unwrap_or_else(default_data_dir);
@@ -39,6 +43,16 @@ fn config(named: Option<&Path>) -> Result<Option<Config>> {
     let usual = [Some(PathBuf::new()), home.map(|home| home.join("lifeboat")), Some("/etc/lifeboat".into())];
     let found = usual.into_iter().flatten().map(|dir| dir.join(CONFIG_NAME)).find(|path| path.exists());
     named.map(Path::to_owned).or(found).map(|path| load_config(&path)).transpose()
+}
+
+/// The home of whoever calls.
+pub(crate) fn home() -> Option<PathBuf> {
+    variable("HOME")
+}
+
+/// Where programs are looked for.
+pub(crate) fn programs() -> Vec<PathBuf> {
+    variable("PATH").map(|path| std::env::split_paths(&path).collect()).unwrap_or_default()
 }
 
 fn default_data_dir() -> PathBuf {

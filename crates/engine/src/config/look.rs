@@ -57,7 +57,9 @@ pub(crate) fn look(config: &Config, programs: &[PathBuf]) -> ConfigReport {
         let mut look = Look { programs, found: Vec::new(), seen: BTreeSet::new() };
         look.app(app);
         let used = config.destinations.values().filter(|destination| app.destinations.contains(&destination.name));
-        if app.destinations.is_empty() && app.backup_dir.is_none() && !config.destinations.is_empty() {
+        // Who turned one off may not have thought of where archives go then.
+        let is_one_off = config.destinations.values().any(|destination| !destination.is_enabled);
+        if is_one_off && app.destinations.is_empty() && app.backup_dir.is_none() {
             look.warn("no destination that is enabled is named, so that archives go to the current directory");
         }
         used.for_each(|destination| look.destination(destination));

@@ -9,15 +9,18 @@ use lifeboat_engine::{Cancel, Error, ErrorKind};
 
 pub(crate) mod backup;
 pub(crate) mod completions;
+pub(crate) mod config;
 mod console;
 mod error;
 mod exit_code;
 pub(crate) mod guard;
+pub(crate) mod init;
 mod json;
 mod list;
 pub(crate) mod man;
 mod out;
 mod plan_lines;
+pub(crate) mod presets;
 mod progress;
 pub(crate) mod recover;
 mod render;
@@ -99,6 +102,9 @@ pub(crate) enum Command {
     Restore(restore::Args),
     Recover(recover::Args),
     Status(status::Args),
+    Init(init::Args),
+    Presets(presets::Args),
+    Config(config::Args),
     Completions(completions::Args),
     Man(man::Args),
 }

@@ -2,6 +2,7 @@
 
 mod changes;
 mod cli;
+mod configuration;
 mod damage;
 mod env;
 mod faults;
