@@ -6,20 +6,18 @@ use lifeboat_format::path::shown;
 
 /// The template of an app that has none.
 pub(crate) const DEFAULT: &str = "{app}-backup-{date}";
-/// What a template may hold.
-const PLACEHOLDERS: &[&str] = &["{app}", "{date}", "{yyyymmdd}", "{time}", "{host}"];
-/// How long a template may be; what it becomes has to be a file name, with a suffix.
-const TEMPLATE_MAX_BYTES: usize = 100;
+/// What a template may hold, and how many bytes that becomes at most for a configured app.
+const PLACEHOLDERS: &[(&str, usize)] =
+    &[("{app}", 64), ("{date}", 10), ("{yyyymmdd}", 8), ("{time}", 6), ("{host}", 64)];
+/// How long a name may become: with a time of day, a number and a suffix, it is still one of a file.
+const NAME_MAX_BYTES: usize = 200;
 /// How much of a host's or an app's name goes into a file name.
-const PART_MAX_BYTES: usize = 64;
+const PART_MAX_BYTES: usize = 150;
 
 /// Says what is wrong with `template`, and what was expected.
 pub(crate) fn check(template: &str) -> Result<(), String> {
     if template.is_empty() {
         return Err(format!("the name is empty, expected a text such as `{DEFAULT}`"));
-    }
-    if template.len() > TEMPLATE_MAX_BYTES {
-        return Err(format!("the name is too long, expected at most {TEMPLATE_MAX_BYTES} bytes"));
     }
     if template.contains('/') || template.chars().any(char::is_control) {
         return Err("the name holds `/` or a control character, expected the name of a file".to_owned());
@@ -28,13 +26,19 @@ pub(crate) fn check(template: &str) -> Result<(), String> {
         return Err("the name begins with `.` or `-`, expected a letter or digit first".to_owned());
     }
     let mut rest = template;
+    let mut longest = template.len();
     while let Some(at) = rest.find(['{', '}']) {
-        let Some(found) = PLACEHOLDERS.iter().find(|known| rest[at..].starts_with(**known)) else {
+        let Some((found, becomes)) = PLACEHOLDERS.iter().find(|(known, _)| rest[at..].starts_with(known)) else {
             let end = rest[at..].find('}').map_or(rest.len(), |len| at + len + 1);
             let what = shown(&rest.as_bytes()[at..end]);
-            return Err(format!("unknown placeholder `{what}`, expected one of: {}", PLACEHOLDERS.join(", ")));
+            let known: Vec<&str> = PLACEHOLDERS.iter().map(|(known, _)| *known).collect();
+            return Err(format!("unknown placeholder `{what}`, expected one of: {}", known.join(", ")));
         };
         rest = &rest[at + found.len()..];
+        longest += becomes;
+    }
+    if longest > NAME_MAX_BYTES {
+        return Err(format!("the name can become too long, expected one of at most {NAME_MAX_BYTES} bytes"));
     }
     Ok(())
 }
@@ -53,7 +57,7 @@ pub(crate) fn expand(template: &str, app: &str, host: &str, now: &Zoned) -> Stri
     // One pass, so that a brace in a value stays as it is.
     while let Some(at) = rest.find('{') {
         name.push_str(&rest[..at]);
-        let found = PLACEHOLDERS.iter().find(|known| rest[at..].starts_with(**known));
+        let found = PLACEHOLDERS.iter().map(|(known, _)| known).find(|known| rest[at..].starts_with(**known));
         match found {
             Some(found) => name.push_str(&value(found)),
             None => name.push('{'),
@@ -116,7 +120,8 @@ mod tests {
             ("{app}-{day}", "unknown placeholder `{day}`, expected one of: {app}, {date}, {yyyymmdd}, {time}, {host}"),
             ("{app", "unknown placeholder `{app`"),
             ("app}", "unknown placeholder `}`"),
-            (&"a".repeat(101), "the name is too long"),
+            (&"a".repeat(201), "the name can become too long, expected one of at most 200 bytes"),
+            ("{app}{host}{app}", "the name can become too long"),
         ] {
             let what = check(template).unwrap_err();
             assert!(what.starts_with(expected), "{template}: {what}");

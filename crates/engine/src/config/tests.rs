@@ -289,4 +289,5 @@ fn the_nearest_word_is_found_only_where_it_is_near() {
 
 mod carried;
 mod keys;
+mod looked;
 mod written;

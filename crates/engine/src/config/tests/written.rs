@@ -104,6 +104,32 @@ fn the_schema_takes_what_is_read_and_refuses_what_is_not() {
     }
 }
 
+/// The blocks of YAML in a page.
+fn blocks(page: &str) -> impl Iterator<Item = &str> {
+    page.split("```yaml\n").skip(1).filter_map(|rest| rest.split("```").next())
+}
+
+/// Shows P1.
+#[test]
+fn every_example_of_the_documentation_is_read() {
+    let sources = "conf: { files: { root: /srv/shop/conf } }\n      db: { sqlite: { path: /srv/shop/shop.db } }";
+    let page = include_str!("../../../../../doc/configuration.md");
+    let readme = include_str!("../../../../../README.md");
+    let mut read = 0;
+    for block in blocks(page).chain(blocks(readme)) {
+        // Whole, or the keys of an app, or its sources.
+        let text = match block.find(|c: char| c != ' ') {
+            Some(0) => block.to_owned(),
+            Some(4) => format!("apps:\n  shop:\n    sources:\n      {sources}\n{block}"),
+            _ => format!("apps:\n  shop:\n    services: {{ units: [shop-worker.service] }}\n    sources:\n{block}"),
+        };
+        load(&text).unwrap_or_else(|error| panic!("{error}\n{text}"));
+        assert_eq!(broken_by(&text), Vec::<String>::new(), "{text}");
+        read += 1;
+    }
+    assert!(read >= 5, "{read}");
+}
+
 /// Shows P1.
 #[test]
 fn every_key_has_a_description_in_the_schema_and_a_line_in_the_documentation() {
