@@ -11,9 +11,12 @@ pub use lifeboat_format::path::{EntryPath, shown};
 pub use lifeboat_format::record::{Head, Record};
 
 use crate::clock::Clock;
-pub use crate::config::{CheckedApp, Config, ConfigReport, EffectiveConfig, Keep};
+use crate::config::Carried;
+pub use crate::config::{AppConfig, CheckedApp, Config, ConfigReport, EffectiveConfig, Keep};
+pub use crate::destination::listing::Snapshot;
 pub use crate::freeze::guard::run as run_guard;
 pub use crate::freeze::{GuardProgram, LeftPaused, Pause};
+pub use crate::overview::{AppStatus, Named, PlaceStatus};
 pub use crate::presets::{InitReport, InitRequest, Preset};
 pub use crate::report::{
     Action, BackupPlan, BackupReport, BackupRequest, CompressionKind, DatabaseReport, FailedSource, LISTED_MAX,
@@ -25,9 +28,10 @@ pub use crate::restore::live::{
     Consent, Counts, Decision, Kept, LivePlan, LiveReport, LiveRequest, Mode, PlannedRoot, PlannedService,
     PlannedSpace, PlannedVersion, Prepared, Recovered, Undo, User, Waiting,
 };
+pub use crate::runs::LastRun;
 pub use crate::services::{Found, How};
 pub use crate::size::{size, size_of};
-use crate::{Cancel, Error, ErrorKind, Problem, ProblemClass, Result, backup, freeze, lock, runs};
+use crate::{Cancel, Error, ErrorKind, Problem, ProblemClass, Result, backup, freeze, lock, overview, runs};
 
 /// The engine as a surface sees it.
 pub struct App<'a> {
@@ -52,6 +56,17 @@ pub struct Status {
     pub paused: Vec<LeftPaused>,
     /// What restores replaced.
     pub kept: Vec<Kept>,
+    /// The configured apps.
+    pub apps: Vec<AppStatus>,
+}
+
+/// What a snapshot says of an app that this host has no configuration of.
+#[derive(Clone, Debug)]
+pub struct CarriedApp {
+    /// One line for each thing in it that would act on this host.
+    pub acts: Vec<String>,
+    /// The app, for [`LiveRequest::trusted`].
+    pub app: AppConfig,
 }
 
 impl App<'_> {
@@ -255,16 +270,54 @@ impl App<'_> {
         live::discard(&self.host(), id)
     }
 
-    /// What waits and what is kept. Changes nothing.
+    /// What waits, what is kept, and how `app` does, or all apps. Changes nothing.
     ///
     /// # Errors
-    /// When the data directory cannot be read.
-    pub fn status(&self) -> Result<Status> {
+    /// When the data directory cannot be read, or there is no such app.
+    pub fn status(&self, app: Option<&str>, working_dir: &Path) -> Result<Status> {
         Ok(Status {
             waiting: live::waiting(&self.data_dir)?,
             paused: freeze::waiting(&self.data_dir)?,
             kept: live::kept(&self.data_dir)?,
+            apps: overview::status(self.config.as_ref(), app, working_dir, &self.data_dir)?,
         })
+    }
+
+    /// What a crash interrupted and nobody works on just now.
+    #[must_use]
+    pub fn waiting(&self) -> Vec<Waiting> {
+        live::waiting(&self.data_dir).unwrap_or_default()
+    }
+
+    /// All snapshots in the places of `app`, or of all apps; without
+    /// configuration those in `working_dir`. Also what could not be listed.
+    #[must_use]
+    pub fn snapshots(&self, app: Option<&str>, working_dir: &Path) -> (Vec<Snapshot>, Vec<String>) {
+        overview::snapshots(self.config.as_ref(), app, working_dir)
+    }
+
+    /// The archive that `wanted` names: a file, an id or the beginning of one, or `latest`.
+    ///
+    /// # Errors
+    /// When there is none, or several could be meant.
+    pub fn find_archive(&self, wanted: &Path, app: Option<&str>, working_dir: &Path) -> Result<Named> {
+        overview::find(wanted, app, self.config.as_ref(), working_dir)
+    }
+
+    /// The configuration that an archive carries of its app, where this host
+    /// has none of it.
+    ///
+    /// # Errors
+    /// When the archive cannot be read, or what it carries makes no sense.
+    pub fn carried(&self, archive: &Path) -> Result<Option<CarriedApp>> {
+        let Some(head) = self.head(archive)? else { return Ok(None) };
+        let is_known = self.config.as_ref().is_some_and(|config| config.apps.contains_key(&head.app));
+        if is_known {
+            return Ok(None);
+        }
+        let carried = live::carried(&head)?;
+        let parse = |carried: Carried| Ok(CarriedApp { acts: carried.acts(), app: carried.into_app(&head.app)? });
+        carried.map(parse).transpose()
     }
 
     /// The configuration is sound; says what it holds, and what would fail on

@@ -6,7 +6,6 @@ pub mod config;
 mod presets;
 // What can be backed up.
 mod source;
-#[cfg_attr(not(test), expect(dead_code, unused_imports, reason = "the sources that take it come next"))]
 mod sqlite;
 // The two flows.
 mod backup;
@@ -29,6 +28,7 @@ mod lock;
 mod mounts;
 mod naming;
 mod ours;
+mod overview;
 mod processes;
 mod report;
 mod scratch;

@@ -32,7 +32,7 @@ use crate::tally::Tally;
 use crate::{Error, ErrorKind, Result, version, workers};
 use gather::Failures;
 use subject::Job;
-pub(crate) use subject::{app_and_roots, subjects};
+pub(crate) use subject::{app_and_roots, no_such_app, subjects};
 use target::Target;
 
 /// So patient is who waits for a database while nothing stands still: as long as that is configured.
@@ -68,7 +68,7 @@ pub(crate) fn backup(ground: &Ground<'_>, request: &BackupRequest, watch: Watch<
     let watch = Watch { monitor: &tally, ..watch };
     let started = ground.clock.timestamp();
     let pauses = Pauses::default();
-    let gathered = gather_all(ground, &mut job, &target, &pauses, watch)?;
+    let gathered = gather_all(ground, request, &mut job, &target, &pauses, watch)?;
     if request.bare {
         return bare::write(ground, &job, &target, gathered, &tally, began);
     }
@@ -125,6 +125,7 @@ impl Made {
 /// the databases. Services go on when the last source has been read.
 fn gather_all(
     ground: &Ground<'_>,
+    request: &BackupRequest,
     job: &mut Job<'_>,
     target: &Target,
     pauses: &Pauses,
@@ -152,7 +153,7 @@ fn gather_all(
     }
     let databases = gather::copy(pinned, &target.dir, &exclude_tables, watch, &mut failures)
         .map_err(|error| target.not_written(error))?;
-    let was_filled = |name: &str| ship::was_filled(job_places(ground, &job.app_name), &job.app_name, name);
+    let was_filled = |name: &str| ship::was_filled(places(ground, request, &job.app_name), &job.app_name, name);
     let filled: Vec<String> =
         job.files.iter().map(|(wanted, _)| wanted.name.clone()).filter(|name| was_filled(name)).collect();
     let mut hold = |stop: &[Service]| -> Result<Option<Held>> {
@@ -182,8 +183,9 @@ fn all_failed(failed: &[FailedSource]) -> Error {
 }
 
 /// Where snapshots of `app` may lie.
-fn job_places(ground: &Ground<'_>, app: &str) -> Vec<(Option<String>, PathBuf)> {
-    ground.config.map(|config| crate::destination::places(config, Some(app))).unwrap_or_default()
+fn places(ground: &Ground<'_>, request: &BackupRequest, app: &str) -> Vec<(Option<String>, PathBuf)> {
+    let of = |config| crate::destination::places(config, Some(app), &request.working_dir);
+    ground.config.map(of).unwrap_or_default()
 }
 
 #[expect(clippy::too_many_arguments, reason = "the recipe hands on what it has gathered")]

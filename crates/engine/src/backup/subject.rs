@@ -67,7 +67,7 @@ pub(crate) fn app_and_roots(request: &BackupRequest, config: Option<&Config>, ho
 pub(crate) fn subjects(words: &[PathBuf], config: Option<&Config>) -> Result<Vec<Subject>> {
     let apps = || config.into_iter().flat_map(|config| config.apps.values());
     if words.is_empty() {
-        let all: Vec<Subject> = apps().map(|app| Subject::App(app.name.clone())).collect();
+        let all: Vec<Subject> = apps().filter(|app| app.is_enabled).map(|app| Subject::App(app.name.clone())).collect();
         if all.is_empty() {
             return Err(Error::new(ErrorKind::Usage, "no path was given, and there is no lifeboat.yaml")
                 .state("nothing was begun")
@@ -94,7 +94,7 @@ pub(crate) fn subjects(words: &[PathBuf], config: Option<&Config>) -> Result<Vec
     Ok(subjects)
 }
 
-pub(super) fn no_such_app(name: &str, config: Option<&Config>) -> Error {
+pub(crate) fn no_such_app(name: &str, config: Option<&Config>) -> Error {
     let known: Vec<&str> = config.iter().flat_map(|config| config.apps.keys().map(String::as_str)).collect();
     let next = match (crate::config::nearest(name, &known), known.is_empty()) {
         (_, true) => "write lifeboat.yaml (`lifeboat init` helps), or give the path of a directory".to_owned(),

@@ -124,15 +124,21 @@ pub(crate) fn copy(path: &Path, destination: &Destination, names: &[std::ffi::Os
 }
 
 /// The directories in which snapshots lie, with the names of those that are
-/// destinations: of `app`, or of all apps.
-pub(crate) fn places(config: &Config, app: Option<&str>) -> Vec<(Option<String>, PathBuf)> {
+/// destinations: of `app`, or of all apps. An app that has no place of its own
+/// keeps them in `working_dir`.
+pub(crate) fn places(config: &Config, app: Option<&str>, working_dir: &Path) -> Vec<(Option<String>, PathBuf)> {
     let apps = config.apps.values().filter(|known| app.is_none_or(|app| known.name == app));
     let mut places: Vec<(Option<String>, PathBuf)> = Vec::new();
     for app in apps {
         let of_app = app.destinations.iter().filter_map(|name| config.destinations.get(name));
-        let of_app = of_app.map(|destination| (Some(destination.name.clone()), destination.dir.clone()));
-        let dir = app.backup_dir.clone().filter(|dir| dir.is_absolute());
-        for place in of_app.chain(dir.map(|dir| (None, dir))) {
+        let mut of_app: Vec<_> =
+            of_app.map(|destination| (Some(destination.name.clone()), destination.dir.clone())).collect();
+        match &app.backup_dir {
+            Some(dir) if dir.is_absolute() => of_app.push((None, dir.clone())),
+            _ if of_app.is_empty() => of_app.push((None, working_dir.to_owned())),
+            _ => {}
+        }
+        for place in of_app {
             if !places.iter().any(|(_, dir)| *dir == place.1) {
                 places.push(place);
             }

@@ -247,6 +247,9 @@ impl Hold {
 /// one cannot be paused. Those that were paused go on then.
 pub(crate) fn freeze(services: &[Service], how: How, freezing: Freezing<'_>, cancel: &Cancel) -> Result<Arc<Frozen>> {
     let mut frozen = Frozen { hold: None, pauses: freezing.pauses.clone() };
+    if services.is_empty() {
+        return Ok(Arc::new(frozen));
+    }
     let overlaps = |held: &Held| services.iter().any(|service| service.kind == held.service.kind);
     recover_where(freezing.data_dir, &|held| held.iter().any(overlaps))
         .map_err(|error| error.state("nothing was paused, and nothing was read"))?;

@@ -89,7 +89,10 @@ fn dir(data_dir: &Path) -> PathBuf {
 pub(super) fn all(data_dir: &Path) -> Result<Vec<PathBuf>> {
     let dir = dir(data_dir);
     let listing = match std::fs::read_dir(&dir) {
-        Err(error) if error.kind() == std::io::ErrorKind::NotFound => return Ok(Vec::new()),
+        // What another user paused is not ours to let go on.
+        Err(error) if matches!(error.kind(), std::io::ErrorKind::NotFound | std::io::ErrorKind::PermissionDenied) => {
+            return Ok(Vec::new());
+        }
         listing => listing.map_err(|error| store::Error::io("list", &dir, error))?,
     };
     let mut found = Vec::new();

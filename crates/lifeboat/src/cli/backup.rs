@@ -173,9 +173,7 @@ fn request(args: &Args, subject: Subject) -> Result<BackupRequest> {
     for file in &args.exclude_file {
         exclude.extend(patterns(file)?);
     }
-    let working_dir = std::env::current_dir().map_err(|error| {
-        Error::new(ErrorKind::Failed, format!("could not find the current directory: {error}")).state(STATE)
-    })?;
+    let working_dir = super::working_dir()?;
     let compression = args.compression.map(|kind| match kind {
         Compression::Zstd => CompressionKind::Zstd,
         Compression::Gzip => CompressionKind::Gzip,

@@ -8,7 +8,7 @@ use crate::signals::Signal;
 pub(super) const DONE: u8 = 0;
 pub(super) const FAILED: u8 = 1;
 const INCOMPLETE: u8 = 3;
-const UNREACHABLE: u8 = 15;
+pub(super) const UNREACHABLE: u8 = 15;
 const SOURCE_FAILED: u8 = 18;
 
 /// Where several codes apply, the first of these is returned.

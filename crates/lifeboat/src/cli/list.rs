@@ -1,6 +1,6 @@
 //! `lifeboat backup list`: what is in an archive, as `tar -tv` shows it.
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 use jiff::Timestamp;
 use jiff::tz::TimeZone;
@@ -15,22 +15,84 @@ pub(super) const STATE: &str = "nothing was changed: this command only reads";
 
 const EXAMPLES: &str = "\
 Examples:
+  lifeboat backup list
+      The backups in the places that lifeboat.yaml names; without one, those in the current directory
   lifeboat backup list app-backup-2026-02-24.tar.zst
   lifeboat backup list --json app-backup-2026-02-24.tar.zst | jq -c 'select(.type == \"file\")'
   lifeboat backup list backup-made-by-tar.tar.gz
       A tar that Lifeboat did not write is listed too";
 
-/// Show what is in an archive, without restoring it
+/// Show the backups there are, or what is in one of them
 ///
-/// Reads the manifest only, and checks no content; that is what `verify` does.
+/// Reads manifests only, and checks no content; that is what `verify` does.
 #[derive(clap::Args)]
 #[command(after_help = EXAMPLES)]
 pub(super) struct Args {
-    /// The archive
-    archive: PathBuf,
+    /// An archive, or the id of a backup: what is in it. An app: its backups. None: all backups
+    #[arg(value_name = "ARCHIVE|ID|APP")]
+    archive: Option<PathBuf>,
 }
 
 pub(super) fn run(args: &Args, surface: Surface<'_>) -> Result<u8> {
+    let working_dir = super::working_dir()?;
+    match &args.archive {
+        None => Ok(list_all(None, surface, &working_dir)),
+        Some(name) => match app_named(name, surface) {
+            Some(app) => Ok(list_all(Some(&app), surface, &working_dir)),
+            None => {
+                let named = surface.app.find_archive(name, None, &working_dir)?;
+                contents(&Listed { archive: named.path }, surface)
+            }
+        },
+    }
+}
+
+/// The configured app that is meant, unless a file of that name exists.
+pub(super) fn app_named(name: &Path, surface: Surface<'_>) -> Option<String> {
+    let text = name.to_str()?;
+    let config = surface.app.config.as_ref()?;
+    (config.apps.contains_key(text) && name.symlink_metadata().is_err()).then(|| text.to_owned())
+}
+
+/// One line for each backup, the oldest first.
+fn list_all(app: Option<&str>, surface: Surface<'_>, working_dir: &Path) -> u8 {
+    let console = surface.console;
+    let (all, errors) = surface.app.snapshots(app, working_dir);
+    for snapshot in &all {
+        if console.options.json {
+            console.json("snapshot", snapshot);
+            continue;
+        }
+        let app = snapshot.app.as_deref().map_or_else(|| "-".to_owned(), |app| shown(app.as_bytes()));
+        console.line(format_args!(
+            "{:<8}  {}  {:<7}  {:>10}  {app:<12}  {:<8}  {}",
+            render::short_id(snapshot.id.as_deref()),
+            render::moment(snapshot.created),
+            render::outcome(snapshot.outcome),
+            render::size(snapshot.size_bytes),
+            snapshot.destination.as_deref().unwrap_or("-"),
+            render::path(render::path_from(&snapshot.path, working_dir))
+        ));
+    }
+    errors.iter().for_each(|error| console.warning(error));
+    if !console.options.json {
+        let good = all.iter().filter(|snapshot| snapshot.is_good()).count() as u64;
+        let bytes = all.iter().map(|snapshot| snapshot.size_bytes).sum();
+        console.info(format_args!(
+            "{}, {good} good, {}",
+            render::count(all.len() as u64, "backup"),
+            render::size(bytes)
+        ));
+    }
+    if errors.is_empty() { exit_code::DONE } else { exit_code::UNREACHABLE }
+}
+
+/// The archive whose content is shown.
+struct Listed {
+    archive: PathBuf,
+}
+
+fn contents(args: &Listed, surface: Surface<'_>) -> Result<u8> {
     let console = surface.console;
     let head = surface.app.head(&args.archive).map_err(|error| error.state(STATE))?;
     if console.options.json {
@@ -84,7 +146,7 @@ pub(super) fn created(head: &Head) -> String {
     format!("Created: {created} ({tool} v{version}{})", app.unwrap_or_default())
 }
 
-fn render_head(args: &Args, head: Option<&Head>, surface: Surface<'_>) {
+fn render_head(args: &Listed, head: Option<&Head>, surface: Surface<'_>) {
     let console = surface.console;
     console.info(format_args!("Archive: {}", render::path(&args.archive)));
     let Some(head) = head else {
@@ -107,6 +169,14 @@ fn render_head(args: &Args, head: Option<&Head>, surface: Surface<'_>) {
         let failed = source.details.failed.as_ref();
         let failed = failed.map(|why| format!(" (failed: {})", shown(why.as_bytes()))).unwrap_or_default();
         console.info(format_args!("Source: {name} from {}{failed}", shown(&root)));
+        let rows = source.details.database.as_ref().map(|database| {
+            let tables = render::count(database.tables.len() as u64, "table");
+            format!("{tables}, {}", render::count(database.tables.values().sum(), "row"))
+        });
+        rows.iter().for_each(|rows| console.info(format_args!("  database: {rows}")));
+        for table in source.details.database.iter().flat_map(|database| &database.excluded_tables) {
+            console.info(format_args!("  without the rows of {}", shown(table.as_bytes())));
+        }
     }
     console.info("");
 }

@@ -120,7 +120,7 @@ pub(crate) struct Surface<'a> {
 impl<'a> Surface<'a> {
     /// Commands that do not act on an interrupted restore only say that one waits.
     fn tell_waiting(self) {
-        for waiting in self.app.status().map(|status| status.waiting).unwrap_or_default() {
+        for waiting in self.app.waiting() {
             self.console.warning(status::waiting_line(&waiting));
         }
     }
@@ -144,6 +144,15 @@ pub(crate) fn parse() -> Result<Cli, u8> {
             json::exit_error(&error::Message::of(&error, None));
         }
         code
+    })
+}
+
+/// Where relative paths start.
+fn working_dir() -> Result<PathBuf, Error> {
+    std::env::current_dir().map_err(|error| {
+        Error::new(ErrorKind::Failed, format!("could not find the current directory: {error}"))
+            .state("nothing was begun")
+            .next("change to a directory that exists")
     })
 }
 

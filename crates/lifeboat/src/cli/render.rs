@@ -6,7 +6,7 @@ use std::path::Path;
 use std::time::Duration;
 
 pub(super) use lifeboat_engine::app::size;
-use lifeboat_engine::app::{LISTED_MAX, Problems, shown, size_of};
+use lifeboat_engine::app::{LISTED_MAX, Outcome, Problems, shown, size_of};
 
 /// Some file systems do not say how much room they have.
 pub(super) fn free_space(bytes: Option<u64>) -> String {
@@ -37,6 +37,32 @@ pub(super) fn duration(elapsed: Duration) -> String {
 /// `2026-02-24 03:00`, in the host's time zone.
 pub(super) fn moment(moment: jiff::Timestamp) -> String {
     moment.to_zoned(jiff::tz::TimeZone::system()).strftime("%Y-%m-%d %H:%M").to_string()
+}
+
+/// How long ago that was: `40 s`, `3 h`, `12 d`.
+pub(super) fn age(moment: jiff::Timestamp) -> String {
+    let elapsed = std::time::SystemTime::from(moment).elapsed().unwrap_or_default().as_secs();
+    match elapsed {
+        0..120 => format!("{elapsed} s"),
+        120..7200 => format!("{} min", elapsed / 60),
+        7200..172_800 => format!("{} h", elapsed / 3600),
+        _ => format!("{} d", elapsed / 86_400),
+    }
+}
+
+/// The first 8 digits of an id.
+pub(super) fn short_id(id: Option<&str>) -> &str {
+    id.map_or("-", |id| id.get(..8).unwrap_or(id))
+}
+
+/// How a backup ended, in a word.
+pub(super) fn outcome(outcome: Option<Outcome>) -> &'static str {
+    match outcome {
+        Some(Outcome::Good) => "good",
+        Some(Outcome::Partial) => "partial",
+        Some(Outcome::Scope) => "scope",
+        None => "unknown",
+    }
 }
 
 /// `1 file`, `8 files`.

@@ -10,6 +10,8 @@ use super::{Surface, restore_live, restore_to};
 
 const EXAMPLES: &str = "\
 Examples:
+  lifeboat restore latest --app web
+      The newest good backup of the app `web`, from wherever its backups go
   lifeboat restore app-backup-2026-02-24.tar.zst --dry-run
       Show what putting everything back where it stood would change, and write nothing
   lifeboat restore app-backup-2026-02-24.tar.zst
@@ -32,9 +34,16 @@ Examples:
 #[derive(clap::Args)]
 #[command(after_help = EXAMPLES, group = clap::ArgGroup::new("decision"))]
 pub(crate) struct Args {
-    /// The archive
-    #[arg(required_unless_present = "decision", conflicts_with = "decision")]
+    /// The archive: a file, the id of a backup, or `latest`, the newest good one
+    #[arg(value_name = "ARCHIVE|ID", required_unless_present = "decision", conflicts_with = "decision")]
     archive: Option<PathBuf>,
+    /// The app whose `latest` or id is meant, where there are several
+    #[arg(long, value_name = "APP", conflicts_with = "decision")]
+    app: Option<String>,
+    /// Use the services, checks and commands that the archive carries of its app, where this host has
+    /// no lifeboat.yaml of it; --dry-run shows them
+    #[arg(long, conflicts_with = "to")]
+    trust_config: bool,
     /// Restore below DIR, which is made if it does not exist, and touch nothing else
     #[arg(long, value_name = "DIR", conflicts_with = "decision")]
     to: Option<PathBuf>,
@@ -137,6 +146,8 @@ pub(crate) fn run(args: &Args, surface: Surface<'_>) -> Result<u8> {
         return restore_live::discard(id.as_deref(), surface);
     }
     let archive = args.archive.clone().ok_or_else(|| Error::new(ErrorKind::Usage, "no archive was given"))?;
+    let named = surface.app.find_archive(&archive, args.app.as_deref(), &super::working_dir()?)?;
+    let archive = named.path;
     if let Some(to) = args.to.clone() {
         let (overwrite, devices, same_owner, threads) = (args.overwrite, args.devices, args.same_owner, args.threads);
         let request = RestoreRequest { archive, to, overwrite, devices, same_owner, threads };
@@ -155,10 +166,14 @@ pub(crate) fn run(args: &Args, surface: Surface<'_>) -> Result<u8> {
         threads: args.threads,
         keep_replaced: args.keep_replaced,
         as_source: args.as_source.clone(),
-        accepts_partial: false,
+        accepts_partial: named.by_id,
         ignore_version: args.ignore_version,
         trusted: None,
     };
-    let agreed = restore_live::Agreed { force: args.force, unauthenticated: args.allow_unauthenticated };
+    let agreed = restore_live::Agreed {
+        force: args.force,
+        unauthenticated: args.allow_unauthenticated,
+        config: args.trust_config,
+    };
     restore_live::run(request, agreed, args.dry_run, surface)
 }

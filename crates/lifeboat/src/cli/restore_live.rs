@@ -2,10 +2,10 @@
 //! is done with an earlier restore.
 
 use lifeboat_engine::app::{
-    Consent, Decision, EntryKind, EntryPath, Kept, LISTED_MAX, LivePlan, LiveReport, LiveRequest, Mode, PlanLine,
-    Record, Recovered,
+    AppConfig, Consent, Decision, EntryKind, EntryPath, Kept, LISTED_MAX, LivePlan, LiveReport, LiveRequest, Mode,
+    PlanLine, Record, Recovered,
 };
-use lifeboat_engine::{Error, Result};
+use lifeboat_engine::{Error, ErrorKind, Result};
 
 use super::error::Message;
 use super::plan_lines::{PlanLines, plan_entry, plan_line};
@@ -18,10 +18,13 @@ const UNTOUCHED: &str = "nothing was written, and nothing was stopped";
 pub(super) struct Agreed {
     pub(super) force: bool,
     pub(super) unauthenticated: bool,
+    /// What the archive carries of its app's configuration may act.
+    pub(super) config: bool,
 }
 
 /// Restores in place, or shows what that would do.
-pub(super) fn run(request: LiveRequest, agreed: Agreed, dry_run: bool, surface: Surface<'_>) -> Result<u8> {
+pub(super) fn run(mut request: LiveRequest, agreed: Agreed, dry_run: bool, surface: Surface<'_>) -> Result<u8> {
+    request.trusted = trusted(&request, agreed, dry_run, surface)?;
     if dry_run {
         surface.tell_waiting();
         return dry_run_of(&request, surface).map_err(|error| error.state("nothing was written: this was a dry run"));
@@ -44,6 +47,33 @@ pub(super) fn run(request: LiveRequest, agreed: Agreed, dry_run: bool, surface: 
         render_report(&report, &request, surface)?;
     }
     Ok(incomplete(&report).map_or(exit_code::DONE, |message| console.message(&message)))
+}
+
+/// What the archive carries of its app's configuration, where it may be used:
+/// nobody can tell whether the archive is genuine, so a person agrees to what
+/// would act, at a terminal or with both flags.
+fn trusted(request: &LiveRequest, agreed: Agreed, dry_run: bool, surface: Surface<'_>) -> Result<Option<AppConfig>> {
+    let carried = surface.app.carried(&request.archive).map_err(|error| error.state(UNTOUCHED))?;
+    let Some(carried) = carried else { return Ok(None) };
+    if carried.acts.is_empty() || (agreed.config && (agreed.unauthenticated || dry_run)) {
+        return Ok(Some(carried.app));
+    }
+    if agreed.config && !surface.console.can_ask() {
+        return Err(Error::new(
+            ErrorKind::ConfirmationNeeded,
+            "--trust-config would let an archive act that is not authenticated",
+        )
+        .state(UNTOUCHED)
+        .next("if you trust the archive, add --allow-unauthenticated; without --trust-config nothing of it acts"));
+    }
+    if dry_run || !surface.console.can_ask() {
+        return Ok(None);
+    }
+    surface.console.line("This host has no configuration of the app. The archive carries one, which would act:");
+    carried.acts.iter().for_each(|line| surface.console.line(format_args!("  {line}")));
+    surface.console.line("Nobody can tell whether the archive is genuine.");
+    let agrees = surface.console.ask("Do you trust it to do that?", surface.cancel)?;
+    Ok(agrees.then_some(carried.app))
 }
 
 /// Asks a person at a terminal, where something has to be asked.
@@ -117,6 +147,14 @@ fn render_plan(plan: &LivePlan, surface: Surface<'_>) {
         let new = if root.exists { "" } else { ", which does not exist" };
         console.info(format_args!("source {} to {}{new} ({from})", root.source, root.root));
     }
+    if let Some(version) = &plan.version {
+        let known = |version: &Option<String>| version.clone().unwrap_or_else(|| "unknown".to_owned());
+        let why = version.unknown.as_ref().map(|why| format!(" ({why})")).unwrap_or_default();
+        let (snapshot, here) = (known(&version.snapshot), known(&version.here));
+        console.info(format_args!("version: {snapshot} in the snapshot, {here} here{why}"));
+    }
+    let uses = if plan.is_trusted { "used, as it is trusted" } else { "not used without --trust-config" };
+    plan.acts.iter().for_each(|line| console.info(format_args!("the archive says, {uses}: {line}")));
     plan.lacks.iter().for_each(|line| console.info(format_args!("not in the snapshot: {line}")));
     let counted = [
         (counts.new, "new"),
@@ -140,6 +178,9 @@ fn render_plan(plan: &LivePlan, surface: Surface<'_>) {
     }
     if plan.health_checks > 0 {
         console.info(format_args!("then {} must pass", render::count(plan.health_checks as u64, "health check")));
+    }
+    if plan.checks > 0 {
+        console.info(format_args!("then {} of the data", render::count(plan.checks as u64, "check")));
     }
     plan.users.iter().for_each(|user| console.info(format_args!("in use: {}", user.line())));
     plan.unseen.iter().for_each(|line| console.info(format_args!("not seen: {line}")));

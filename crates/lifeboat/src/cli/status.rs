@@ -1,40 +1,87 @@
-//! `lifeboat status`: what waits, and what is kept. Changes nothing.
+//! `lifeboat status`: how the apps do, what waits, and what is kept. Changes nothing.
 
 use lifeboat_engine::Result;
-use lifeboat_engine::app::{Found, Kept, LeftPaused, Waiting};
+use lifeboat_engine::app::{AppStatus, Found, Kept, LeftPaused, PlaceStatus, Waiting};
 
 use super::{Surface, exit_code, render};
 
-/// Show interrupted restores, paused services, and what restores replaced and keep
-///
-/// Exit code 0 when nothing needs you, 1 when an interrupted restore or a service left paused waits.
-#[derive(clap::Args)]
-pub(crate) struct Args {}
+const EXAMPLES: &str = "\
+Examples:
+  lifeboat status
+  lifeboat status web --json | jq '.apps[0].last_good.created'
 
-pub(crate) fn run(_: &Args, surface: Surface<'_>) -> Result<u8> {
+Exit codes: 0 nothing needs you, 1 something does: an interrupted restore, a service left paused, no good
+backup, a last backup that failed or was incomplete, a destination that is not there.";
+
+/// Show how the apps do, what was interrupted, and what restores replaced and keep
+#[derive(clap::Args)]
+#[command(after_help = EXAMPLES)]
+pub(crate) struct Args {
+    /// The app; none: all
+    app: Option<String>,
+}
+
+pub(crate) fn run(args: &Args, surface: Surface<'_>) -> Result<u8> {
     let console = surface.console;
-    let status = surface.app.status()?;
-    let needs_you = status.waiting.iter().any(|waiting| !waiting.is_running)
+    let status = surface.app.status(args.app.as_deref(), &super::working_dir()?)?;
+    let is_left = status.waiting.iter().any(|waiting| !waiting.is_running)
         || status.paused.iter().any(|paused| !paused.is_running);
+    let needs_you = is_left || status.apps.iter().any(|app| !app.wrong.is_empty());
     let code = if needs_you { exit_code::FAILED } else { exit_code::DONE };
     if console.options.json {
         console.json("status", &status);
         return Ok(code);
     }
+    status.apps.iter().for_each(|app| render_app(app, surface));
     status.waiting.iter().for_each(|waiting| console.line(waiting_line(waiting)));
     status.paused.iter().for_each(|paused| console.line(paused_line(paused)));
-    if needs_you {
+    if is_left {
         console.line("Next: lifeboat recover");
     }
     for kept in &status.kept {
         let state = if kept.is_new_state { "taken back" } else { "replaced" };
         console.line(format_args!("{state}: {}", kept_line(kept)));
-        kept.folders.iter().for_each(|folder| console.info(format_args!("  in {folder}")));
+        kept.aside.iter().chain(&kept.folders).for_each(|path| console.info(format_args!("  in {path}")));
     }
     if status.waiting.is_empty() && status.paused.is_empty() && status.kept.is_empty() {
         console.info("Nothing waits, and nothing is kept.");
     }
     Ok(code)
+}
+
+fn render_app(app: &AppStatus, surface: Surface<'_>) {
+    let console = surface.console;
+    console.info(format_args!("{}:", app.name));
+    match &app.last_good {
+        Some(last) => console.info(format_args!(
+            "  last good backup: {} ({}, {}), {} ago",
+            render::moment(last.created),
+            render::size(last.size_bytes),
+            render::short_id(last.id.as_deref()),
+            render::age(last.created)
+        )),
+        None => console.info("  last good backup: none"),
+    }
+    let newer = app.last.as_ref().filter(|last| !last.is_good());
+    if let Some(last) = newer {
+        let outcome = render::outcome(last.outcome);
+        console.info(format_args!("  the newest backup is {outcome}: {}", render::moment(last.created)));
+    }
+    let backups = render::count(app.snapshots, "backup");
+    console.info(format_args!("  {backups}, {}", render::size(app.bytes)));
+    app.places.iter().for_each(|place| render_place(place, surface));
+    app.wrong.iter().for_each(|wrong| console.line(format_args!("  wrong: {wrong}")));
+}
+
+fn render_place(place: &PlaceStatus, surface: Surface<'_>) {
+    let name = place.destination.as_ref().map(|name| format!("{name}: ")).unwrap_or_default();
+    let (path, free) = (render::path(&place.path), render::free_space(place.free_bytes));
+    let good = match place.last_good {
+        Some(created) => format!("the last good one {} ago", render::age(created)),
+        None => "no good one".to_owned(),
+    };
+    let here = render::count(place.snapshots, "backup");
+    surface.console.info(format_args!("  in {name}{path}: {here}, {good}; free space: {free}"));
 }
 
 /// What waits, on one line.

@@ -12,6 +12,8 @@ use super::{Surface, exit_code, json, list, render};
 
 const EXAMPLES: &str = "\
 Examples:
+  lifeboat backup verify
+      All backups in the places that lifeboat.yaml names
   lifeboat backup verify app-backup-2026-02-24.tar.zst
   lifeboat backup verify -q app-backup-2026-02-24.tar.zst || echo 'the backup is damaged'
   ssh backup-server lifeboat backup verify /backups/app-backup-2026-02-24.tar.zst
@@ -25,25 +27,71 @@ Exit codes: 0 all is as recorded, 1 it is not or cannot be read, 2 wrong usage."
 #[derive(clap::Args)]
 #[command(after_help = EXAMPLES)]
 pub(super) struct Args {
-    /// The archive
-    archive: PathBuf,
+    /// An archive, the id of a backup, or an app: all of its backups. None: all backups
+    #[arg(value_name = "ARCHIVE|ID|APP")]
+    archive: Option<PathBuf>,
     /// How many workers; by default one for each core
     #[arg(long, value_name = "N", value_parser = super::threads())]
     threads: Option<usize>,
 }
 
 pub(super) fn run(args: &Args, surface: Surface<'_>) -> Result<u8> {
+    let working_dir = super::working_dir()?;
+    let app = match &args.archive {
+        None => None,
+        Some(name) => match list::app_named(name, surface) {
+            Some(app) => Some(app),
+            None => {
+                let named = surface.app.find_archive(name, None, &working_dir);
+                return verify(&named.map_err(|error| error.state(list::STATE))?.path, args.threads, surface);
+            }
+        },
+    };
+    verify_all(app.as_deref(), args.threads, surface, &working_dir)
+}
+
+/// Verifies every backup of `app`, or of all apps, and goes on after one that fails.
+fn verify_all(app: Option<&str>, threads: Option<usize>, surface: Surface<'_>, working_dir: &Path) -> Result<u8> {
+    let console = surface.console;
+    let (all, errors) = surface.app.snapshots(app, working_dir);
+    errors.iter().for_each(|error| console.warning(error));
+    if all.is_empty() {
+        return Err(Error::new(ErrorKind::Usage, "there is no backup to verify")
+            .state(list::STATE)
+            .next("give the path of an archive"));
+    }
+    let mut failed = 0;
+    for snapshot in &all {
+        failed += u64::from(verify(&snapshot.path, threads, surface)? != exit_code::DONE);
+        if !console.options.json {
+            console.info("");
+        }
+    }
+    if !console.options.json {
+        let backups = render::count(all.len() as u64, "backup");
+        let verified = if failed == 0 {
+            format!("{backups} verified successfully.")
+        } else {
+            format!("{failed} of {backups} failed.")
+        };
+        console.info(verified);
+    }
+    Ok(if failed == 0 && errors.is_empty() { exit_code::DONE } else { exit_code::FAILED })
+}
+
+/// Verifies one archive.
+fn verify(archive: &Path, threads: Option<usize>, surface: Surface<'_>) -> Result<u8> {
     let console = surface.console;
     // The engine tells of the head and then of the files, through two closures.
     let lines = std::cell::RefCell::new(Lines::new(console));
     let mut opened = |head: Option<&Head>| {
         lines.borrow_mut().has_manifest = head.is_some();
         if !console.options.json {
-            render_head(&args.archive, head, console);
+            render_head(archive, head, console);
         }
     };
     let mut each = |path: &EntryPath, verdict: &Verdict| lines.borrow_mut().add(path, verdict);
-    let result = surface.app.verify(&args.archive, args.threads, surface.watch(), &mut opened, &mut each);
+    let result = surface.app.verify(archive, threads, surface.watch(), &mut opened, &mut each);
     console.end_progress();
     let are_shown = lines.into_inner().finish();
     let report = match result {

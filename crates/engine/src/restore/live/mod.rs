@@ -40,6 +40,7 @@ pub(crate) use kept::{all as kept, discard, keep, undo};
 pub use plan::{Consent, Counts, LivePlan, PlannedRoot, PlannedService, PlannedSpace, PlannedVersion, User};
 pub use recover::{Decision, Recovered, Waiting};
 pub(crate) use recover::{before_a_run, decide, recover, waiting};
+pub(crate) use target::carried;
 pub use terms::Mode;
 
 use crate::clock::Clock;

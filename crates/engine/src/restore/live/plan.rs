@@ -54,6 +54,11 @@ pub struct LivePlan {
     pub health_checks: usize,
     /// How many checks of the data have to pass after them.
     pub checks: usize,
+    /// What the configuration that the snapshot carries would do on this host,
+    /// which has none of the app; one line each.
+    pub acts: Vec<String>,
+    /// Whether it is used, because somebody trusts it.
+    pub is_trusted: bool,
     /// The versions of the application, where anything is known of them.
     pub version: Option<PlannedVersion>,
     /// Who uses what would be replaced.
@@ -412,6 +417,8 @@ mod tests {
                 services: Vec::new(),
                 health_checks: 0,
                 checks: 0,
+                acts: Vec::new(),
+                is_trusted: false,
                 version: None,
                 users: Vec::new(),
                 unseen: Vec::new(),

@@ -134,6 +134,12 @@ impl<'a> Survey<'a> {
             services: planned,
             health_checks: targets.app.map_or(0, |app| app.health.len()),
             checks: targets.app.map_or(0, |app| app.after_restore.len()),
+            acts: if targets.is_configured {
+                Vec::new()
+            } else {
+                target::carried(targets.head)?.map(|carried| carried.acts()).unwrap_or_default()
+            },
+            is_trusted: !targets.is_configured && targets.app.is_some(),
             version: None,
             users: Vec::new(),
             unseen: Vec::new(),

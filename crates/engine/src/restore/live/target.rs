@@ -13,7 +13,7 @@ use super::name::{Name, below};
 use super::plan::PlannedRoot;
 use super::terms::{Root, RootKind, Terms, parse_only};
 use super::{Host, LiveRequest};
-use crate::config::{self, AppConfig};
+use crate::config::{self, AppConfig, Carried};
 use crate::{Error, ErrorKind, Result};
 
 const NOTHING: &str = "nothing was written, and nothing was stopped";
@@ -23,7 +23,7 @@ pub(super) struct Targets<'a> {
     pub(super) head: &'a Head,
     /// The app as it is configured here, else as an archive that is trusted says.
     pub(super) app: Option<&'a AppConfig>,
-    is_configured: bool,
+    pub(super) is_configured: bool,
     pub(super) roots: Vec<Root>,
     pub(super) planned: Vec<PlannedRoot>,
     /// What the snapshot lacks.
@@ -64,6 +64,20 @@ pub(super) fn find<'a>(archive: &'a Archive, request: &'a LiveRequest, host: &Ho
     refuse_overlap(&targets.roots)?;
     refuse_data_dir(&targets.roots, host.data_dir)?;
     Ok(targets)
+}
+
+/// The configuration that a snapshot carries.
+///
+/// # Errors
+/// When it is none.
+pub(crate) fn carried(head: &Head) -> Result<Option<Carried>> {
+    let parse = |value: &serde_json::Value| {
+        serde_json::from_value(value.clone()).map_err(|error| {
+            let what = format!("the configuration that the snapshot carries cannot be read: {error}");
+            Error::new(ErrorKind::Corrupt, what).state(NOTHING).next("write a lifeboat.yaml for the app")
+        })
+    };
+    head.config.as_ref().map(parse).transpose()
 }
 
 fn parse_all<'r>(only: &'r [String], head: &Head) -> Result<Vec<(&'r str, Option<String>)>> {
