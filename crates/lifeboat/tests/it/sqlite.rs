@@ -233,3 +233,67 @@ fn a_database_that_is_damaged_is_copied_as_it_is_and_named() {
     assert_eq!(ask(&env, "app.db", "SELECT x FROM u"), "1", "what is sound in it is there");
     kill(holder);
 }
+
+/// Shows P3.
+#[test]
+fn a_database_that_is_listed_twice_keeps_its_locks_while_it_is_read() {
+    if !can_run("a_database_that_is_listed_twice_keeps_its_locks_while_it_is_read", &["python3", "sqlite3"]) {
+        return;
+    }
+    // Two workers read the same file: what one closes must not cost the other its locks.
+    let env = TestEnv::new();
+    env.mkdir("source");
+    let writer = python(&env, &WRITER.replace("MODE", "delete"));
+    std::fs::hard_link(env.path("source/app.db"), env.path("source/other.db")).unwrap();
+    for round in 0..5 {
+        let archive = format!("{round}.tar.zst");
+        let args = ["backup", "source", "source/app.db", "source/app.db", "--output", &archive, "--threads", "4"];
+        env.lifeboat(args).ok();
+        let to = format!("new-{round}");
+        env.lifeboat(["restore", &archive, "--to", &to]).ok();
+        for name in ["source/app.db", "source/other.db", "app.db", "app.db-2"] {
+            let path = env.path(&to).join("files").join(name);
+            let query = "SELECT (SELECT sum(v) FROM a) + (SELECT sum(v) FROM b); PRAGMA integrity_check";
+            assert_eq!(env.run("sqlite3", [path.to_str().unwrap(), query]).ok().stdout, "600000\nok\n", "{name}");
+        }
+    }
+    kill(writer);
+}
+
+/// Shows P3, A7.
+#[test]
+fn an_ordinary_user_backs_up_databases_that_only_others_may_write() {
+    if !can_run("an_ordinary_user_backs_up_databases_that_only_others_may_write", &["python3"]) || !is_root() {
+        return;
+    }
+    let env = TestEnv::new();
+    env.mkdir("source");
+    env.mkdir("out");
+    env.set_mode("out", 0o777);
+    for (name, mode) in [("idle-wal.db", "wal"), ("idle.db", "delete")] {
+        run_python(
+            &env,
+            &format!(
+                "c = sqlite3.connect('{name}')\nc.execute('PRAGMA journal_mode={mode}')\nc.execute('CREATE TABLE t(x)')\n\
+                 c.execute('INSERT INTO t VALUES (1)')\nc.commit()\nc.close()"
+            ),
+        );
+    }
+    let holder = python(
+        &env,
+        "c = sqlite3.connect('live.db')\nc.execute('PRAGMA journal_mode=wal')\nc.execute('CREATE TABLE t(x)')\n\
+         c.execute('INSERT INTO t VALUES (1)')\nc.commit()\nopen('../ready', 'w').close()\ntime.sleep(600)",
+    );
+    let said = env.command_as_nobody(["backup", "source", "--output", "out/a.tar.zst", "--json"]).run().ok();
+    let listed = summary(&said)["problems"]["listed"].clone();
+    let told: Vec<&str> =
+        listed.as_array().unwrap().iter().map(|problem| problem["object"].as_str().unwrap()).collect();
+    // To pin it takes files beside it, which nobody may not make.
+    assert_eq!(told, ["files/source/idle-wal.db"], "{listed}");
+    assert_eq!(listed[0]["class"], "live-database");
+    env.lifeboat(["restore", "out/a.tar.zst", "--to", "new"]).ok();
+    for name in ["idle-wal.db", "idle.db", "live.db"] {
+        assert_eq!(ask(&env, name, "SELECT x FROM t"), "1", "{name}");
+    }
+    kill(holder);
+}
