@@ -1,6 +1,6 @@
 //! SQLite databases among files: captured as the state at one moment, while
 //! Python's sqlite3 writes into them.
-#![expect(clippy::unwrap_used, clippy::disallowed_methods, reason = "these are the helpers of tests")]
+#![expect(clippy::unwrap_used, reason = "these are the helpers of tests")]
 
 use std::os::unix::fs::{MetadataExt as _, PermissionsExt as _};
 use std::time::Duration;
