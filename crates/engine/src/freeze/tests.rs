@@ -5,10 +5,12 @@
 use std::os::unix::process::CommandExt as _;
 use std::process::{Child, Command, Stdio};
 
-use rustix::process::{Pid, Signal, kill_process, kill_process_group};
+use rustix::process::Pid;
 
 use super::*;
 use crate::services::ServiceKind;
+
+mod kills;
 
 /// Says which part a process plays that this program has started.
 const PART: &str = "LIFEBOAT_TEST_PART";
@@ -22,7 +24,7 @@ const SOON: Duration = Duration::from_secs(2);
 fn program(part: &str, words: &str) -> GuardProgram {
     let own = std::env::current_exe().unwrap().display().to_string();
     let test = "freeze::tests::in_another_process";
-    let script = format!("{PART}='{part} {words}' exec \"$0\" --exact {test} --nocapture --test-threads=1 3>&1 >&2");
+    let script = format!("{PART}='{part} {words}' exec \"$0\" --exact {test} --nocapture 3>&1 >&2");
     GuardProgram { program: "/bin/sh".into(), arguments: ["-c", &script, &own].map(str::to_owned).to_vec() }
 }
 
@@ -406,164 +408,6 @@ fn a_cancelled_freeze_leaves_nothing_still() {
     assert_eq!(result.unwrap_err().kind(), ErrorKind::Cancelled);
     assert!(scene.is_all_running());
     assert_eq!((scene.notes(), seen.problems.len()), (0, 0));
-}
-
-/// Shows P5.
-#[test]
-fn a_run_killed_while_services_stand_still_has_them_thawed_within_two_seconds() {
-    let scene = Scene::new();
-    let _web = scene.start_web();
-    let mut run = scene.run_in_another_process(LONG);
-    eventually(LONG, "frozen", || scene.log() == "freeze stop ");
-    run.kill().unwrap();
-    run.wait().unwrap();
-    eventually(SOON, "thawed", || scene.is_all_running());
-    eventually(SOON, "the note gone", || scene.notes() == 0);
-    assert_eq!(scene.log(), "freeze stop start thaw ");
-}
-
-/// The freeze command goes on for a while after the kill: it must not take
-/// effect after the thaw.
-///
-/// Shows P5.
-#[test]
-fn a_run_killed_in_the_middle_of_a_freeze_command_has_the_service_thawed() {
-    for seconds in ["0.3", "60"] {
-        let scene = Scene::new();
-        let _web = scene.start_web();
-        scene.write(
-            "freeze",
-            &format!("echo freeze >> log; sleep {seconds}; kill -STOP $(cat pid); echo frozen >> log"),
-        );
-        let mut run = scene.run_in_another_process(LONG);
-        eventually(LONG, "freezing", || scene.log() == "freeze ");
-        run.kill().unwrap();
-        run.wait().unwrap();
-        eventually(SOON, "the note gone", || scene.notes() == 0);
-        std::thread::sleep(Duration::from_millis(400));
-        assert!(scene.is_all_running(), "{seconds}: {}", scene.log());
-        assert!(!scene.log().contains("stop"), "the next one is not begun: {}", scene.log());
-    }
-}
-
-/// Shows P5.
-#[test]
-fn a_run_killed_at_any_moment_leaves_nothing_still() {
-    let cases = lifeboat_store::testing::sweep("a freezing run, killed", 120, 12);
-    for case in cases {
-        let scene = Scene::new();
-        let _web = scene.start_web();
-        let mut run = scene.run_in_another_process(Duration::from_millis(20));
-        std::thread::sleep(Duration::from_millis(case as u64));
-        run.kill().unwrap();
-        run.wait().unwrap();
-        // Killed between its note and its guard, it has paused nothing.
-        let is_done =
-            || scene.is_all_running() && waiting(&scene.data_dir()).unwrap().iter().all(|left| !left.is_running);
-        eventually(SOON, &format!("all running, killed after {case} ms"), is_done);
-        std::thread::sleep(Duration::from_millis(100));
-        assert!(scene.is_all_running(), "killed after {case} ms: {}", scene.log());
-        recover(&scene.data_dir()).unwrap();
-        assert!(scene.is_all_running() && scene.notes() == 0);
-    }
-}
-
-/// Only the run is killed, not what it has started: a kill is meant for it.
-///
-/// Shows P5.
-#[test]
-fn a_run_killed_at_any_of_its_calls_leaves_nothing_still() {
-    const TEST: &str = "a_run_killed_at_any_of_its_calls_leaves_nothing_still";
-    if !lifeboat_store::testing::can_run(TEST, &["strace"]) {
-        return;
-    }
-    let run = |scene: &Scene, options: &[String]| {
-        let GuardProgram { program, arguments } = program("run", &format!("{} 5", scene.dir.display()));
-        let trace = ["-o".to_owned(), scene.dir.join("trace").display().to_string()];
-        let shell = [program.display().to_string()];
-        let arguments = trace.into_iter().chain(options.to_vec()).chain(shell).chain(arguments).collect();
-        spawn(&GuardProgram { program: "strace".into(), arguments }).wait().unwrap()
-    };
-    let scene = Scene::new();
-    let _web = scene.start_web();
-    assert!(run(&scene, &[]).success());
-    let mut counts = std::collections::BTreeMap::<String, usize>::new();
-    let trace = std::fs::read_to_string(scene.dir.join("trace")).unwrap();
-    let mut points = Vec::new();
-    for name in trace.lines().filter_map(|line| line.split_once('(')).map(|(name, _)| name) {
-        let count = counts.entry(name.to_owned()).or_default();
-        *count += 1;
-        // One that is waited with may be made more or less often.
-        points.extend((name != "poll" && name != "clock_nanosleep").then(|| (name.to_owned(), *count)));
-    }
-    // What comes before the first file of ours is the start of a program.
-    let first = points.iter().position(|(name, count)| name == "clone3" && *count == 1).unwrap_or(0);
-    let points = &points[first.min(points.len() / 2)..];
-    let mut thawed = 0;
-    for number in lifeboat_store::testing::sweep("a freezing run, killed at each call", points.len(), 25) {
-        let (name, count) = &points[number];
-        let what = format!("killed at {name} {count}");
-        let inject = ["-e", &format!("trace={name}"), "-e", &format!("inject={name}:signal=KILL:when={count}")];
-        std::fs::remove_file(scene.dir.join("log")).unwrap_or(());
-        run(&scene, &inject.map(str::to_owned));
-        let is_done =
-            || scene.is_all_running() && waiting(&scene.data_dir()).unwrap().iter().all(|left| !left.is_running);
-        eventually(SOON, &what, is_done);
-        recover(&scene.data_dir()).unwrap();
-        assert!(scene.is_all_running() && scene.notes() == 0, "{what}");
-        thawed += usize::from(scene.log().contains("thaw"));
-    }
-    assert!(thawed > 0);
-}
-
-/// Ctrl-C goes to the whole group of the terminal.
-///
-/// Shows P5.
-#[test]
-fn signals_to_the_group_of_the_run_do_not_reach_the_guard() {
-    for signal in [Signal::INT, Signal::TERM, Signal::KILL] {
-        let scene = Scene::new();
-        let _web = scene.start_web();
-        let mut run = scene.run_in_another_process(LONG);
-        eventually(LONG, "frozen", || scene.log() == "freeze stop ");
-        kill_process_group(Pid::from_child(&run), signal).unwrap();
-        run.wait().unwrap();
-        eventually(SOON, "thawed", || scene.is_all_running() && scene.notes() == 0);
-    }
-}
-
-/// A guard that is killed is noticed at the thaw, which the run does itself.
-#[test]
-fn a_run_whose_guard_is_killed_thaws_by_itself() {
-    let scene = Scene::new();
-    let _web = scene.start_web();
-    let mut run = scene.run_in_another_process(Duration::from_secs(1));
-    eventually(LONG, "held", || scene.dir.join("held").exists());
-    kill_process(scene.guard(run.id()).unwrap(), Signal::KILL).unwrap();
-    assert!(run.wait().unwrap().success());
-    assert!(scene.is_all_running());
-    assert_eq!((scene.log().as_str(), scene.notes()), ("freeze stop start thaw ", 0));
-}
-
-/// Shows P5.
-#[test]
-fn after_a_restart_of_the_machine_recover_thaws_what_was_left() {
-    let scene = Scene::new();
-    let _web = scene.start_web();
-    let mut run = scene.run_in_another_process(LONG);
-    eventually(LONG, "frozen", || scene.log() == "freeze stop ");
-    // As a restart does: the guard first, so that it cannot do its work.
-    kill_process(scene.guard(run.id()).unwrap(), Signal::KILL).unwrap();
-    run.kill().unwrap();
-    run.wait().unwrap();
-    std::thread::sleep(Duration::from_millis(300));
-    assert!(scene.is_web_stopped());
-    let left = waiting(&scene.data_dir()).unwrap();
-    assert!(left.len() == 1 && !left[0].is_running && left[0].id == "0123456789abcdef", "{left:?}");
-    assert_eq!(recover(&scene.data_dir()).unwrap().len(), 1);
-    assert!(scene.is_all_running());
-    assert!(recover(&scene.data_dir()).unwrap().is_empty());
-    assert_eq!(scene.log(), "freeze stop start thaw ");
 }
 
 /// What was begun is noted without a sync, which a power cut may lose.

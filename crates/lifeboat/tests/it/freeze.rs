@@ -12,7 +12,7 @@ use crate::env::TestEnv;
 /// A note of one service that is frozen while the file `frozen` exists.
 fn note(env: &TestEnv, is_begun: bool) -> String {
     let frozen = env.path("frozen").display().to_string();
-    let boot = std::fs::read_to_string("/proc/sys/kernel/random/boot_id").unwrap();
+    let boot = std::fs::read_to_string("/proc/sys/kernel/random/boot_id").expect("Linux tells it");
     let commands = format!(
         r#"{{"commands":{{"stop":["false"],"start":["false"],"status":null,"freeze":["touch","{frozen}"],"thaw":["rm","{frozen}"]}}}}"#
     );
@@ -23,7 +23,6 @@ fn note(env: &TestEnv, is_begun: bool) -> String {
         r#"{{"note":"lifeboat-frozen/1","id":"0123456789abcdef","pid":1,"started":0,"boot":"{boot}","services":[{held}]}}"#
     );
     let path = env.data_dir().join("journal/0123456789abcdef.frozen");
-    std::fs::create_dir_all(path.parent().unwrap()).unwrap();
     env.write(&path, format!("{first}\n{begun}"));
     path.display().to_string()
 }
@@ -36,8 +35,8 @@ struct Guard {
 impl Guard {
     fn start(env: &TestEnv, note: &str) -> Self {
         let mut command = env.command(["__guard"]).into_command();
-        let mut child = command.stdin(Stdio::piped()).stdout(Stdio::piped()).spawn().unwrap();
-        let said = BufReader::new(child.stdout.take().unwrap());
+        let mut child = command.stdin(Stdio::piped()).stdout(Stdio::piped()).spawn().expect("the guard starts");
+        let said = BufReader::new(child.stdout.take().expect("it is a pipe"));
         let mut guard = Self { child, said };
         guard.say(&format!("{{\"note\":{:?},\"max_ms\":60000}}", note.as_bytes()));
         assert_eq!(guard.answer(), "\"ready\"\n");
@@ -45,12 +44,13 @@ impl Guard {
     }
 
     fn say(&mut self, line: &str) {
-        writeln!(self.child.stdin.as_mut().unwrap(), "{line}").unwrap();
+        let input = self.child.stdin.as_mut().expect("it is open");
+        writeln!(input, "{line}").expect("the guard reads");
     }
 
     fn answer(&mut self) -> String {
         let mut line = String::new();
-        self.said.read_line(&mut line).unwrap();
+        self.said.read_line(&mut line).expect("the guard answers in text");
         line
     }
 }
