@@ -68,11 +68,17 @@ pub(crate) fn backup(ground: &Ground<'_>, request: &BackupRequest, watch: Watch<
     let watch = Watch { monitor: &tally, ..watch };
     let started = ground.clock.timestamp();
     let pauses = Pauses::default();
-    let gathered = gather_all(ground, request, &mut job, &target, &pauses, watch)?;
+    let gathered = gather_all(ground, request, &mut job, &target, &pauses, watch);
+    // Also where it failed: a service that stands still is never passed over.
+    pauses.tell(watch.monitor);
+    let gathered = gathered?;
     if request.bare {
-        return bare::write(ground, &job, &target, gathered, &tally, began);
+        let mut report = bare::write(ground, &job, &target, gathered, &tally, began)?;
+        report.pauses = pauses.take().pauses;
+        return Ok(report);
     }
-    let snapshot = capture(ground, request, &job, &target, gathered, (started, &pauses), &tally, watch)?;
+    let snapshot = capture(ground, request, &job, &target, gathered, (started, &pauses), &tally, watch)
+        .inspect_err(|_| pauses.tell(watch.monitor))?;
     let mut report = snapshot.report(&tally);
     report.shipped = ship::ship(&report, &snapshot.head, &target, &reachable, watch.cancel)?;
     report.elapsed = began.elapsed();

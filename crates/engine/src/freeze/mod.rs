@@ -5,8 +5,6 @@
 //! commands and outlives it. What both could not do, because the machine was
 //! restarted or somebody killed both, `recover` does in a later run.
 
-#![cfg_attr(not(test), expect(dead_code, reason = "the backup of an app uses it"))]
-
 pub mod guard;
 mod note;
 
@@ -19,14 +17,13 @@ use serde::{Deserialize, Serialize};
 use crate::config::duration;
 use crate::exec::{Companion, Heard, reason};
 use crate::services::{Found, How, Service};
-use crate::{Cancel, Error, ErrorKind, Problem, ProblemClass, Result, lock};
+use crate::{Cancel, Error, ErrorKind, Monitor, Problem, ProblemClass, Result, lock};
 use guard::{Answer, Task, Thawed};
 use note::{Failure, Held, Note};
 
 /// How long anything waits for a lock while services stand still.
 const PIN_WAIT: Duration = Duration::from_secs(1);
 /// How long services run between two tries.
-#[cfg_attr(test, expect(dead_code, reason = "tests are shorter"))]
 pub(crate) const RETRY_AFTER: Duration = Duration::from_secs(5);
 /// How often it is tried with paused services.
 const TRIES: usize = 3;
@@ -82,6 +79,12 @@ impl Pauses {
     /// What was seen since this was asked last.
     pub(crate) fn take(&self) -> Seen {
         std::mem::take(&mut *self.0.lock().unwrap_or_else(PoisonError::into_inner))
+    }
+
+    /// Tells `monitor` what went wrong so far, once: also a run that fails must say it.
+    pub(crate) fn tell(&self, monitor: &dyn Monitor) {
+        let problems = std::mem::take(&mut self.0.lock().unwrap_or_else(PoisonError::into_inner).problems);
+        problems.into_iter().for_each(|problem| monitor.problem(problem));
     }
 
     fn add(&self, thawed: &Thawed) {
@@ -343,15 +346,13 @@ pub(crate) struct Pinned<T> {
     pub(crate) value: T,
     /// Goes when every source has reached its point.
     pub(crate) frozen: Arc<Frozen>,
-    /// Whether services ran that were to be paused. The problem is told already.
-    pub(crate) was_unfrozen: bool,
 }
 
 /// Pauses `services` and calls `pin` with how long it may wait for a lock,
 /// which is short while they stand still. Where something is locked
 /// ([`ErrorKind::Locked`], [`ErrorKind::InUse`]) they run for a while before
 /// the next try, and after the last one it is read while they run, with the
-/// patience `normal`.
+/// patience `normal`, which is a problem in the [`Pauses`].
 ///
 /// # Errors
 /// As [`freeze`] and `pin`. The services go on.
@@ -371,7 +372,7 @@ pub(crate) fn with_frozen<T>(
         let frozen = freeze(services, how, freezing, cancel)?;
         let patience = if frozen.is_empty() { normal } else { PIN_WAIT };
         match pin(patience) {
-            Ok(value) => return Ok(Pinned { value, frozen, was_unfrozen: false }),
+            Ok(value) => return Ok(Pinned { value, frozen }),
             Err(error) if !frozen.is_empty() && is_lock(&error) => locked = Some(error),
             Err(error) => return Err(error),
         }
@@ -384,7 +385,7 @@ pub(crate) fn with_frozen<T>(
     let value = pin(normal)?;
     freezing.pauses.add_unfrozen(services, &why);
     let frozen = Arc::new(Frozen { hold: None, pauses: freezing.pauses.clone() });
-    Ok(Pinned { value, frozen, was_unfrozen: true })
+    Ok(Pinned { value, frozen })
 }
 
 fn is_lock(error: &Error) -> bool {

@@ -11,7 +11,7 @@ use crate::fidelity::{Mount, assert_same, snapshot};
 
 mod lacking;
 
-const LIFEBOAT: &str = env!("CARGO_BIN_EXE_lifeboat");
+pub(crate) const LIFEBOAT: &str = env!("CARGO_BIN_EXE_lifeboat");
 
 /// Runs `lifeboat` under strace with these options; its log is `trace`.
 pub(crate) fn traced(env: &TestEnv, options: &[&str], args: &[&str]) -> Run {

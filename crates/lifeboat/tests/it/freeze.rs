@@ -5,9 +5,11 @@ use std::io::{BufRead as _, BufReader, Write as _};
 use std::process::{Child, Stdio};
 use std::time::{Duration, Instant};
 
+use lifeboat_store::testing::{can_run, sweep};
 use rustix::process::{Pid, Signal, getsid, kill_process};
 
 use crate::env::TestEnv;
+use crate::faults::LIFEBOAT;
 
 /// A note of one service that is frozen while the file `frozen` exists.
 fn note(env: &TestEnv, is_begun: bool) -> String {
@@ -119,4 +121,180 @@ fn a_backup_thaws_what_an_earlier_one_left_paused_and_tells_where_it_cannot() {
     assert!(env.path("b.tar.zst").exists() && std::fs::exists(&note).unwrap());
     let said = env.lifeboat(["recover"]).code(1).stderr;
     assert!(said.contains(&by_hand) && said.contains(&note), "{said}");
+}
+
+/// An app with a service that is frozen while the file `frozen` exists; what is
+/// done to it stands in `log`.
+struct Scene {
+    env: TestEnv,
+}
+
+impl Scene {
+    fn new(freeze: &str) -> Self {
+        let env = TestEnv::new();
+        env.write("source/a", "a");
+        env.write("source/b", "b");
+        let (dir, source) = (env.path("").display().to_string(), env.path("source").display().to_string());
+        let at = |script: &str| format!("[sh, -c, \"cd {dir} && echo {script}\"]");
+        let (freezes, thaws) = (at("freeze >> log; touch frozen"), at("thaw >> log; rm -f frozen"));
+        let configuration = format!(
+            "apps:
+  app:
+    sources: {{ conf: {{ files: {{ root: {source} }} }} }}
+    services:
+      commands:
+        web: {{ stop: ['false'], start: ['false'], status: ['true'], freeze: {freezes}, thaw: {thaws} }}
+      {freeze}
+"
+        );
+        env.write("lifeboat.yaml", configuration);
+        env.set_mode("lifeboat.yaml", 0o600);
+        Self { env }
+    }
+
+    /// Back to the state before any backup.
+    fn reset(&self) {
+        for gone in [self.env.path("log"), self.env.path("frozen"), self.env.path("app.tar.zst")] {
+            std::fs::remove_file(gone).unwrap_or(());
+        }
+    }
+
+    fn log(&self) -> String {
+        std::fs::read_to_string(self.env.path("log")).unwrap_or_default().replace('\n', " ")
+    }
+
+    fn is_frozen(&self) -> bool {
+        self.env.path("frozen").exists()
+    }
+
+    fn eventually(&self, within: Duration, what: &str, is_so: impl Fn(&Self) -> bool) {
+        let began = Instant::now();
+        while !is_so(self) {
+            assert!(began.elapsed() < within, "not within {within:?}: {what}; {}", self.log());
+            std::thread::sleep(Duration::from_millis(5));
+        }
+    }
+}
+
+const BACKUP: [&str; 4] = ["backup", "app", "-o", "app.tar.zst"];
+/// What is promised after a kill.
+const SOON: Duration = Duration::from_secs(2);
+
+/// Shows P5.
+#[test]
+fn a_backup_freezes_what_is_named_and_nothing_else_and_reports_the_pause() {
+    let scene = Scene::new("restore_stop: [web]");
+    scene.env.lifeboat(BACKUP).ok();
+    assert_eq!(scene.log(), "");
+
+    let scene = Scene::new("freeze: [web]");
+    let said = scene.env.lifeboat(BACKUP.iter().chain(&["--json"])).ok();
+    assert_eq!(scene.log(), "freeze thaw ");
+    let summary = said.json_lines().into_iter().find(|line| line["message_type"] == "summary").expect("a summary");
+    let pause = &summary["pauses"][0];
+    assert_eq!((&pause["service"], &pause["how"]), (&"web".into(), &"frozen".into()), "{summary}");
+    assert!(pause["pause_ms"].as_u64().is_some_and(|millis| millis < 20_000), "{summary}");
+    scene.reset();
+    let said = scene.env.lifeboat(BACKUP).ok().stdout;
+    assert!(said.contains("\npaused: web for "), "{said}");
+}
+
+/// Shows P5.
+#[test]
+fn a_service_frozen_for_too_long_goes_on_and_the_backup_is_incomplete() {
+    if !can_run("a_service_frozen_for_too_long_goes_on_and_the_backup_is_incomplete", &["strace"]) {
+        return;
+    }
+    let scene = Scene::new("freeze: [web]\n      freeze_max: 300ms");
+    // The folder of the source is listed while the service is frozen, and slowly.
+    let slow = ["-f", "-b", "execve", "-o", "trace", "-e", "inject=getdents64:delay_enter=300000", LIFEBOAT];
+    let said = scene.env.run("strace", slow.iter().chain(&BACKUP)).code(3);
+    assert!(said.stderr.contains("before all was read"), "{}", said.stderr);
+    assert_eq!(scene.log(), "freeze thaw ");
+    assert!(scene.env.path("app.tar.zst").exists());
+}
+
+/// Shows P5.
+#[test]
+fn ctrl_c_while_a_service_is_frozen_thaws_it() {
+    let scene = Scene::new("freeze: [web]");
+    for signal in [Signal::INT, Signal::TERM] {
+        scene.reset();
+        // Large enough that it is still read when the signal comes.
+        scene.env.write("source/large", vec![7; 200 << 20]);
+        let running = scene.env.command(BACKUP).start();
+        scene.eventually(Duration::from_secs(20), "frozen", Scene::is_frozen);
+        running.signal(signal);
+        let said = running.wait().code(128 + signal.as_raw());
+        assert!(!said.stderr.is_empty());
+        assert_eq!((scene.log().as_str(), scene.is_frozen()), ("freeze thaw ", false));
+        scene.env.lifeboat(["status"]).ok();
+    }
+}
+
+/// The calls of a backup from the name of its note on, by name and number.
+fn points(trace: &str) -> Vec<(String, usize)> {
+    let calls = trace.lines().filter_map(|line| {
+        let (thread, call) = line.split_once(' ')?;
+        call.trim_start().split_once('(').filter(|(name, _)| !name.contains(' ')).map(|(name, _)| (thread, name))
+    });
+    let calls: Vec<(&str, &str)> = calls.collect();
+    let first = calls.iter().position(|(_, name)| *name == "linkat").expect("the note gets its name");
+    let thread = calls[first].0;
+    let own = calls.iter().enumerate().skip(first).filter(|(_, call)| call.0 == thread);
+    own.map(|(at, call)| (call.1.to_owned(), calls[..=at].iter().filter(|other| *other == call).count())).collect()
+}
+
+/// Only the backup is killed, not what it starts: that is let go when it
+/// becomes another program.
+///
+/// Shows P5.
+#[test]
+fn a_backup_killed_at_any_moment_leaves_nothing_frozen() {
+    if !can_run("a_backup_killed_at_any_moment_leaves_nothing_frozen", &["strace"]) {
+        return;
+    }
+    let scene = Scene::new("freeze: [web]");
+    let run = |options: &[&str]| {
+        scene.reset();
+        let strace = ["-f", "-b", "execve", "-o", "trace"];
+        scene.env.run("strace", strace.iter().chain(options).chain(&[LIFEBOAT]).chain(&BACKUP)).exit_code()
+    };
+    assert_eq!(run(&[]), 0);
+    let points = points(&String::from_utf8_lossy(&scene.env.read("trace")));
+    let mut thawed = 0;
+    for number in sweep("a backup that freezes, killed", points.len(), 40) {
+        let (name, count) = &points[number];
+        let what = format!("killed at {name} {count}");
+        run(&["-e", &format!("trace={name}"), "-e", &format!("inject={name}:signal=KILL:when={count}")]);
+        scene.eventually(SOON, &what, |scene| !scene.is_frozen());
+        std::thread::sleep(Duration::from_millis(50));
+        assert!(!scene.is_frozen(), "{what}: {}", scene.log());
+        // A kill between the note and the guard leaves the note, and nothing frozen.
+        scene.env.lifeboat(["recover"]).ok();
+        scene.env.lifeboat(["status"]).ok();
+        thawed += usize::from(scene.log() == "freeze thaw ");
+    }
+    assert!(thawed > 0);
+}
+
+/// Shows P5.
+#[test]
+fn a_thaw_that_fails_is_never_passed_over() {
+    let scene = Scene::new("freeze: [web]");
+    let configuration = String::from_utf8(scene.env.read("lifeboat.yaml")).unwrap();
+    scene.env.write("lifeboat.yaml", configuration.replace("rm -f frozen", "echo no such luck >&2; exit 5"));
+    let said = scene.env.lifeboat(BACKUP).code(3);
+    assert!(said.stderr.contains("service web could not be thawed") && said.stderr.contains("no such luck"));
+    assert!(scene.is_frozen() && scene.env.path("app.tar.zst").exists());
+    let said = scene.env.lifeboat(["status"]).code(1).stdout;
+    assert!(said.contains("left web paused; run `lifeboat recover`"), "{said}");
+
+    // A backup that fails says it too, besides its own reason.
+    let failing = scene.env.path("source");
+    scene.reset();
+    std::fs::remove_dir_all(scene.env.data_dir()).unwrap();
+    std::fs::remove_dir_all(failing).unwrap();
+    let said = scene.env.lifeboat(BACKUP).code(18);
+    assert!(said.stderr.contains("service web could not be thawed"), "{}", said.stderr);
 }
