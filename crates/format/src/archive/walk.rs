@@ -34,7 +34,7 @@ pub struct Archive {
 enum Form {
     Tar(Packing),
     /// One file as it is, which this record describes.
-    Bare(Record),
+    Bare(Box<Record>),
 }
 
 impl Archive {
@@ -79,7 +79,7 @@ impl Archive {
     pub fn bare(file: File, path: &Path, head: Option<Head>, record: Record) -> Result<Self> {
         let metadata = file.metadata().map_err(|error| Error::from(store::Error::io("look at", path, error)))?;
         let (path, file, len) = (path.to_owned(), Arc::new(file), metadata.len());
-        Ok(Self { path, file, len, form: Form::Bare(record), head })
+        Ok(Self { path, file, len, form: Form::Bare(Box::new(record)), head })
     }
 
     /// Where it lies.

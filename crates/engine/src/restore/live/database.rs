@@ -44,9 +44,9 @@ pub(super) fn is_database(tree: &Tree, path: &[u8], stat: &Stat) -> bool {
 
 /// Whether logs beside the database at `path` hold a part of its state.
 pub(super) fn has_state_in_logs(tree: &Tree, path: &[u8], stat: &Stat) -> bool {
-    let is_filled = |end: &&str| tree.stat(&log_of(path, end)).is_ok_and(|stat| stat.is_some_and(|log| size(&log) > 0));
+    let is_filled = |end: &str| tree.stat(&log_of(path, end)).is_ok_and(|stat| stat.is_some_and(|log| size(&log) > 0));
     // The third, `-shm`, holds nothing that is not in the others.
-    LOGS.iter().filter(|end| **end != "-shm").any(|end| is_filled(&end)) && is_database(tree, path, stat)
+    LOGS.iter().filter(|end| **end != "-shm").any(|end| is_filled(end)) && is_database(tree, path, stat)
 }
 
 /// Patterns that stand for the database at `path` and all that belongs to it,
