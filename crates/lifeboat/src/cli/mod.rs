@@ -49,15 +49,15 @@ Examples:
       Show what putting it back where it stood would change; without --dry-run, do it
 
 Exit codes:
-    0  done                              18  a source failed
-    1  failed                            19  verification failed
-    2  wrong usage                       20  restore failed, all is as before
-    3  done, but incomplete              21  restore failed, act now
-   11  another run is going on           22  needs your agreement, or is in use
-   13  damaged                           23  unsafe archive
-   14  no space                         130  stopped by Ctrl-C
+    0  done                              17  unsupported or newer version
+    1  failed                            18  a source failed
+    2  wrong usage                       19  verification failed
+    3  done, but incomplete              20  restore failed, all is as before
+   11  another run is going on           21  restore failed, act now
+   13  damaged                           22  needs your agreement, or is in use
+   14  no space                          23  unsafe archive
+   15  destination not there            130  stopped by Ctrl-C
    16  permission missing               143  stopped by SIGTERM
-   17  unsupported format version
   `backup verify` answers 0 or 1.";
 
 /// Backs up a whole self-hosted application, proves that the backup restores, and puts it back.
