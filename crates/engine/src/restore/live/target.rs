@@ -42,7 +42,7 @@ pub(super) fn find<'a>(archive: &'a Archive, request: &'a LiveRequest, host: &Ho
     })?;
     let configured = host.config.and_then(|config| config.apps.get(&head.app));
     let app = configured.or(request.trusted.as_ref());
-    let only = parse_all(&request.only, head)?;
+    let only = parse_all(&request.only, head, app)?;
     let mut targets = Targets {
         head,
         app,
@@ -80,20 +80,44 @@ pub(crate) fn carried(head: &Head) -> Result<Option<Carried>> {
     head.config.as_ref().map(parse).transpose()
 }
 
-fn parse_all<'r>(only: &'r [String], head: &Head) -> Result<Vec<(&'r str, Option<String>)>> {
-    let only: Vec<_> = only.iter().map(|only| parse_only(only)).collect::<Result<_>>()?;
+/// `--only`, each a source of the snapshot with what is wanted of it; the name
+/// of a part of the app stands for what the part holds.
+fn parse_all(only: &[String], head: &Head, app: Option<&AppConfig>) -> Result<Vec<(String, Option<String>)>> {
     let names: Vec<&str> = head.sources.iter().map(|source| source.name.as_str()).collect();
-    for (name, _) in &only {
-        if !names.contains(name) {
+    let mut all = Vec::new();
+    for text in only {
+        let (name, glob) = parse_only(text)?;
+        if names.contains(&name) {
+            all.push((name.to_owned(), glob));
+            continue;
+        }
+        let part = app.and_then(|app| Some((app, app.parts.get(name)?)));
+        let Some((app, part)) = part.filter(|_| glob.is_none()) else {
+            let parts = app.into_iter().flat_map(|app| app.parts.keys().map(String::as_str));
+            let known: Vec<&str> = names.iter().copied().chain(parts).collect();
+            let meant =
+                config::nearest(name, &known).map(|meant| format!("did you mean {meant}? ")).unwrap_or_default();
             return Err(Error::new(
                 ErrorKind::Usage,
                 format!("--only {name}: the snapshot has no source of that name"),
             )
             .state(NOTHING)
-            .next(format!("its sources are: {}", names.join(", "))));
+            .next(format!("{meant}its sources are: {}", names.join(", "))));
+        };
+        for (source, patterns) in part {
+            if matches!(app.sources.get(source), Some(config::Source::Sqlite(_))) {
+                let what =
+                    format!("--only {name}: it holds tables of {source}, and single tables cannot be restored yet");
+                return Err(Error::new(ErrorKind::Usage, what)
+                    .state(NOTHING)
+                    .next(format!("restore the whole database with --only {source}")));
+            }
+            all.extend(
+                patterns.iter().map(|pattern| (source.clone(), Some(format!("/{}", pattern.trim_start_matches('/'))))),
+            );
         }
     }
-    Ok(only)
+    Ok(all)
 }
 
 /// What the snapshot is known to lack, one line each.
