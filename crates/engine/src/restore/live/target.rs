@@ -112,9 +112,7 @@ fn parse_all(only: &[String], head: &Head, app: Option<&AppConfig>) -> Result<Ve
                     .state(NOTHING)
                     .next(format!("restore the whole database with --only {source}")));
             }
-            all.extend(
-                patterns.iter().map(|pattern| (source.clone(), Some(format!("/{}", pattern.trim_start_matches('/'))))),
-            );
+            all.extend(patterns.iter().map(|pattern| (source.clone(), Some(pattern.clone()))));
         }
     }
     Ok(all)
