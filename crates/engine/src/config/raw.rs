@@ -282,7 +282,7 @@ pub(super) struct AfterRestore {
     /// A program and its arguments, no shell; must end with exit code 0.
     pub(super) command: Option<At<Vec<String>>>,
     /// A query of a database.
-    pub(super) sql: Option<At<Sql>>,
+    pub(super) sql: Option<At<Asked>>,
     /// How the URL is asked. By default `GET`.
     pub(super) method: Option<At<Method>>,
     /// The status that the answer must have. By default 200.
@@ -312,6 +312,18 @@ pub(super) struct Sql {
     pub(super) db: At<String>,
     /// The query; its first value counts.
     pub(super) query: At<String>,
+}
+
+/// A query of a database, and what its answer must be.
+#[derive(Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub(super) struct Asked {
+    /// A `sqlite` source of the app.
+    pub(super) db: At<String>,
+    /// The query; its first value counts.
+    pub(super) query: At<String>,
+    /// What the answer must be; the same as `expect` beside `sql`.
+    pub(super) expect: Option<At<String>>,
 }
 
 /// How to find out the app's version: `command`, `sql` or `file`.

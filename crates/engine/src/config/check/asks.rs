@@ -37,7 +37,11 @@ pub(super) fn after_restore(check: At<raw::AfterRestore>, databases: &[&str]) ->
     let kinds = [("http", check.http.is_some()), ("command", check.command.is_some()), ("sql", check.sql.is_some())];
     kind(place, "a check", &kinds)?;
     let timeout = period(check.timeout, health::TIMEOUT)?;
-    let expect = check.expect.map(expected).transpose()?;
+    let (sql, inner) = check.sql.map(|sql| parted(sql.value)).unzip();
+    if let (Some(Some(inner)), Some(_)) = (&inner, &check.expect) {
+        return Err(Wrong::at(inner.place, "`expect` stands twice, expected it in `sql` or beside it"));
+    }
+    let expect = check.expect.or(inner.flatten()).map(expected).transpose()?;
     if let Some(http) = check.http {
         let (url, token_file) = asked(http, check.token_file)?;
         let method = if check.method.is_some_and(|method| method.value == raw::Method::Post) { "POST" } else { "GET" };
@@ -47,10 +51,10 @@ pub(super) fn after_restore(check: At<raw::AfterRestore>, databases: &[&str]) ->
     refuse_without_http("method", check.method.map(|method| method.place))?;
     refuse_without_http("status", check.status.map(|status| status.place))?;
     refuse_without_http("token_file", check.token_file.map(|file| file.place))?;
-    let ask = match (check.command, check.sql) {
+    let ask = match (check.command, sql) {
         (Some(command), _) => Ask::Command(argv(command)?),
         (None, Some(sql)) => {
-            let (db, query) = self::sql(sql.value, databases)?;
+            let (db, query) = self::sql(sql, databases)?;
             Ask::Sql { db, query }
         }
         (None, None) => return Err(Wrong::at(place, "a check has no kind")),
@@ -86,6 +90,11 @@ fn refuse_without_http(key: &str, place: Option<Location>) -> Checked<()> {
         Some(place) => Err(Wrong::at(place, format!("`{key}` belongs to `http`, expected a check of that kind"))),
         None => Ok(()),
     }
+}
+
+/// The query, and what stands in it of its answer.
+fn parted(asked: raw::Asked) -> (raw::Sql, Option<At<String>>) {
+    (raw::Sql { db: asked.db, query: asked.query }, asked.expect)
 }
 
 fn sql(sql: raw::Sql, databases: &[&str]) -> Checked<(String, String)> {

@@ -117,6 +117,10 @@ fn every_kind_of_check_and_version_is_read() {
         Check { ask: Ask::Sql { db, query: count }, expect: Some(Expect("> 0".to_owned())), timeout: secs(60) },
     ];
     assert_eq!(shop.after_restore, expected);
+    // What is expected may also stand in the query.
+    let (beside, inside) = ("from users }, expect: \"> 0\" }", "from users, expect: \"> 0\" } }");
+    let inside = load(&WHOLE.replace(beside, inside)).unwrap();
+    assert!(WHOLE.contains(beside) && inside.apps["shop"].after_restore == expected);
     let (db, version) = query("select version from meta");
     assert_eq!(shop.version, Some(VersionFrom::Sql { db, query: version }));
     let version = |text: &str| load(&app(&format!("    version: {text}\n"))).unwrap().apps["web"].version.clone();
@@ -159,6 +163,15 @@ fn a_mistake_in_a_new_key_is_an_error_with_its_place() {
         ("after_restore: [ { command: [a], expect: \"contains \" } ]", "4:46: there is no text"),
         ("after_restore: [ { command: [a], expect: \" \" } ]", "4:46: nothing is expected of the answer"),
         ("after_restore: [ { sql: { db: a, query: x } } ]", "4:35: unknown sqlite source `a`, expected one of: none"),
+        ("after_restore: [ { sql: { db: d, query: x, expect: \"> x\" } } ]", "4:56: `x` is no number"),
+        (
+            "after_restore: [ { sql: { db: d, query: x, expect: \"1\" }, expect: \"1\" } ]",
+            "4:56: `expect` stands twice, expected it in `sql` or beside it",
+        ),
+        (
+            "version: { sql: { db: d, query: x, expect: \"1\" } }",
+            "4:40: unknown key `expect`, expected one of: db, query",
+        ),
         ("version: {}", "4:14: a version has no kind, expected `command`, `sql` or `file`"),
         ("version: { command: [a], file: /v, sql: { db: a, query: q } }", "4:14: a version has several kinds"),
         ("version: { file: v }", "4:22: `v` is no absolute path"),
