@@ -9,6 +9,7 @@ use crate::report::{LISTED_MAX, Problems};
 /// A monitor that remembers what went wrong.
 pub(crate) struct Tally<'a> {
     inner: &'a dyn Monitor,
+    /// And whether something is lost.
     seen: Mutex<(Problems, bool)>,
 }
 
@@ -17,8 +18,8 @@ impl<'a> Tally<'a> {
         Self { inner, seen: Mutex::default() }
     }
 
-    /// Whether an entry could not be read at all.
-    pub(crate) fn has_unreadable(&self) -> bool {
+    /// Whether an entry could not be read at all, or is missing that has to be there.
+    pub(crate) fn has_losses(&self) -> bool {
         self.seen.lock().expect("nothing panics while counting").1
     }
 
@@ -31,10 +32,10 @@ impl<'a> Tally<'a> {
 impl Monitor for Tally<'_> {
     fn problem(&self, problem: Problem) {
         let mut seen = self.seen.lock().expect("nothing panics while counting");
-        let (problems, has_unreadable) = &mut *seen;
+        let (problems, has_losses) = &mut *seen;
         *problems.counts.entry(problem.class.word()).or_default() += 1;
         problems.is_incomplete |= !problem.class.is_note();
-        *has_unreadable |= problem.class == ProblemClass::Unreadable;
+        *has_losses |= matches!(problem.class, ProblemClass::Unreadable | ProblemClass::Missing);
         if problems.listed.len() < LISTED_MAX {
             problems.listed.push(problem.clone());
         }

@@ -11,6 +11,8 @@ use crate::path::shown;
 pub enum ProblemClass {
     /// It could not be read, and is not in the snapshot.
     Unreadable,
+    /// It has to be in the snapshot, and there is no such thing.
+    Missing,
     /// It differed each time it was read; what was read last is in the snapshot.
     Changed,
     /// An attribute of it could not be read or restored.
@@ -43,6 +45,7 @@ impl ProblemClass {
     pub fn word(self) -> &'static str {
         match self {
             Self::Unreadable => "unreadable",
+            Self::Missing => "missing",
             Self::Changed => "changed",
             Self::MetadataLost => "metadata-lost",
             Self::Unfrozen => "unfrozen",

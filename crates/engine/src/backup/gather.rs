@@ -12,12 +12,12 @@ use lifeboat_format::record::{self, Details};
 
 use super::subject::Job;
 use crate::config::SqliteSource;
-use crate::report::{DatabaseReport, FailedSource, Watch};
+use crate::report::{DatabaseReport, FailedSource, Selection, Watch};
 use crate::services::Service;
 use crate::source::copied::Copy;
 use crate::source::files::{Options, OutputDir, Tree};
-use crate::source::matcher::literal;
-use crate::source::merged::{Merged, Part};
+use crate::source::matcher::{Matcher, literal};
+use crate::source::merged::{Merged, Needed, Part};
 use crate::source::roots::{EMPTY, Held, Root};
 use crate::sqlite::{Copied, Facts, NotPinned, Pinned, Reason};
 use crate::{Cancel, Error, ErrorKind, Result};
@@ -209,6 +209,24 @@ pub(super) fn describe_root(root: &Root, started: Timestamp) -> record::Source {
     withheld.sort();
     source.details.exclude.extend(withheld.iter().map(|path| format!("/{}", literal(path))));
     source
+}
+
+/// The parts of sources of files that the app requires. A source that is
+/// required as a whole is there, or has failed by itself.
+pub(super) fn needed(job: &Job<'_>, roots: &[Root]) -> Result<Vec<Needed>> {
+    let mut needed = Vec::new();
+    for text in job.app.iter().flat_map(|app| &app.required) {
+        let Some((source, glob)) = text.split_once('/').filter(|(_, glob)| !glob.is_empty()) else { continue };
+        let Some(root) = roots.iter().find(|root| root.name == source && !root.is_file()) else { continue };
+        let selection = Selection { include: vec![format!("/{glob}")], ..Selection::default() };
+        needed.push(Needed {
+            text: text.clone(),
+            source: source.to_owned(),
+            place: root.place.as_ref().map_or_else(Vec::new, |place| place.as_bytes().to_vec()),
+            matcher: Matcher::new(&selection)?,
+        });
+    }
+    Ok(needed)
 }
 
 /// Everything in one order. Where the places of sources overlap, each is walked

@@ -212,7 +212,9 @@ fn capture(
         pipeline::Options { compression: target.compression, threads: workers::count(request.threads) };
     expect(request, &outputs, &roots, watch)?;
     let options = options(request);
+    let needed = gather::needed(job, &roots)?;
     let mut entries = gather::merge(roots, databases, options, &outputs, (&target.dir, watch))?;
+    entries.needed = needed;
     target.create_dir()?;
     let captured = pipeline::capture(&target.dir, pipeline_options, &mut entries, watch.monitor, watch.cancel)
         .map_err(|error| target.not_written(error.into()))?;
@@ -229,6 +231,7 @@ fn capture(
         source.names = names.map(|name| String::from_utf8_lossy(name).into_owned()).collect();
     }
     entries.tell_notes();
+    entries.tell_missing(watch.monitor);
     let left_out = entries.left_out();
     // Whatever stood still goes on here, at the latest.
     drop(entries);
@@ -237,7 +240,7 @@ fn capture(
     let longest = seen.pauses.iter().map(|pause| pause.pause).max().unwrap_or_default();
     sources.iter_mut().for_each(|source| source.pause_ms = u64::try_from(longest.as_millis()).unwrap_or(u64::MAX));
     sources.extend(failures.0.iter().map(|source| describe_failed(source, job, started, finished)));
-    let is_whole = failures.0.is_empty() && !tally.has_unreadable();
+    let is_whole = failures.0.is_empty() && !tally.has_losses();
     let outcome = match (is_whole, job.is_scope) {
         (false, _) => Outcome::Partial,
         (true, true) => Outcome::Scope,
@@ -334,7 +337,7 @@ pub(crate) fn host() -> String {
 /// A single file that was lost while it was read leaves nothing to make an archive of.
 fn refuse_nothing(captured: &Captured, job: &Job<'_>, tally: &Tally<'_>) -> Result<()> {
     // An app may have sources in which nothing is.
-    if captured.totals().entries > 0 || (job.app.is_some() && !tally.has_unreadable()) {
+    if captured.totals().entries > 0 || (job.app.is_some() && !tally.has_losses()) {
         return Ok(());
     }
     let problems = tally.problems();

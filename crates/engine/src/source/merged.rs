@@ -4,9 +4,11 @@
 use std::collections::{BTreeSet, VecDeque};
 
 use lifeboat_format::capture::{Entries, Item};
+use lifeboat_format::monitor::{Monitor, Problem, ProblemClass};
 use lifeboat_format::path::EntryPath;
 
 use super::files::{LeftOut, Tree};
+use super::matcher::Matcher;
 
 /// How many names one source may have at a place that it shares.
 const NAMES_MAX: usize = 10_000;
@@ -37,6 +39,17 @@ pub(crate) struct Shared {
     pub(crate) names: BTreeSet<Vec<u8>>,
 }
 
+/// Files of which at least one has to be in the snapshot.
+pub(crate) struct Needed {
+    /// As it is configured: `SOURCE/PATTERN`.
+    pub(crate) text: String,
+    pub(crate) source: String,
+    /// The place of that source; empty: the top.
+    pub(crate) place: Vec<u8>,
+    /// Of paths below that place.
+    pub(crate) matcher: Matcher,
+}
+
 struct Source<'a> {
     name: String,
     part: Part<'a>,
@@ -51,6 +64,8 @@ pub(crate) struct Merged<'a> {
     is_begun: bool,
     /// Why it ended early.
     pub(crate) collision: Option<String>,
+    /// What was not handed out yet of what is needed.
+    pub(crate) needed: Vec<Needed>,
 }
 
 impl<'a> Merged<'a> {
@@ -78,6 +93,31 @@ impl<'a> Merged<'a> {
                 tree.tell_notes();
             }
         }
+    }
+
+    /// Tells what is needed and was never handed out.
+    pub(crate) fn tell_missing(&self, monitor: &dyn Monitor) {
+        for needed in &self.needed {
+            let message = "there is no such file, and `required` in lifeboat.yaml names it";
+            monitor.problem(Problem::new(ProblemClass::Missing, needed.text.as_bytes(), message));
+        }
+    }
+
+    /// `item`, of the source with this number, is in the snapshot.
+    fn see(&mut self, number: usize, item: &dyn Item) {
+        if self.needed.is_empty() || !item.is_file() {
+            return;
+        }
+        let (path, source) = (item.path().as_bytes(), &self.sources[number]);
+        self.needed.retain(|needed| {
+            let is_other = source.shared.is_some() && source.name != needed.source;
+            let inner = if needed.place.is_empty() {
+                Some(path)
+            } else {
+                path.strip_prefix(needed.place.as_slice()).and_then(|rest| rest.strip_prefix(b"/"))
+            };
+            is_other || !inner.is_some_and(|inner| needed.matcher.includes_or_a_parent(inner, false))
+        });
     }
 
     /// The names of the source `name` at the place that it shares.
@@ -139,7 +179,9 @@ impl Entries for Merged<'_> {
         if let ([only], true) = (self.sources.as_mut_slice(), !self.is_begun)
             && only.shared.is_none()
         {
-            return only.part.next();
+            let item = only.part.next()?;
+            self.see(0, &*item);
+            return Some(item);
         }
         if !self.is_begun {
             self.is_begun = true;
@@ -152,6 +194,7 @@ impl Entries for Merged<'_> {
         let item = self.sources[number].next.take()?;
         self.sources[number].next = self.sources[number].part.next();
         self.note_name(number, item.path());
+        self.see(number, &*item);
         Some(item)
     }
 

@@ -339,7 +339,9 @@ fn incomplete(report: &BackupReport, request: &BackupRequest) -> Option<Message>
     }
     if report.failed_sources.is_empty() {
         let has = |word: &str| report.problems.counts.contains_key(word);
-        let next = if has("unreadable") {
+        let next = if has("missing") {
+            "see why it is missing, or take it out of `required` in lifeboat.yaml; a restore has to name this backup by its id"
+        } else if has("unreadable") {
             "run it as a user who may read everything, or leave out with --exclude what is not needed"
         } else if has("changed") {
             "run it again while nothing writes to these files"

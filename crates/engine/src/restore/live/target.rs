@@ -123,11 +123,12 @@ fn lacks(head: &Head) -> Vec<String> {
     let failed = head.sources.iter().filter_map(|source| {
         source.details.failed.as_ref().map(|why| format!("source {}: it failed: {why}", source.name))
     });
-    let unreadable = head.problems.iter().filter(|problem| problem.starts_with(UNREADABLE)).cloned();
-    failed.chain(unreadable).collect()
+    let lost = |problem: &&String| problem.starts_with(UNREADABLE) || problem.starts_with(MISSING);
+    failed.chain(head.problems.iter().filter(lost).cloned()).collect()
 }
 
 const UNREADABLE: &str = "unreadable: ";
+const MISSING: &str = "missing: ";
 
 /// The entries that the backup could not read or skipped, as their paths are shown.
 fn lost(head: &Head) -> Vec<String> {
