@@ -55,8 +55,12 @@ pub(super) fn run(mut request: LiveRequest, agreed: Agreed, dry_run: bool, surfa
 fn trusted(request: &LiveRequest, agreed: Agreed, dry_run: bool, surface: Surface<'_>) -> Result<Option<AppConfig>> {
     let carried = surface.app.carried(&request.archive).map_err(|error| error.state(UNTOUCHED))?;
     let Some(carried) = carried else { return Ok(None) };
-    if carried.acts.is_empty() || (agreed.config && (agreed.unauthenticated || dry_run)) {
+    if carried.acts.is_empty() || (agreed.config && agreed.unauthenticated) {
         return Ok(Some(carried.app));
+    }
+    // A dry run asks nobody, and only shows it: to look at services and the version would run programs.
+    if dry_run {
+        return Ok(None);
     }
     if agreed.config && !surface.console.can_ask() {
         return Err(Error::new(
@@ -66,7 +70,7 @@ fn trusted(request: &LiveRequest, agreed: Agreed, dry_run: bool, surface: Surfac
         .state(UNTOUCHED)
         .next("if you trust the archive, add --allow-unauthenticated; without --trust-config nothing of it acts"));
     }
-    if dry_run || !surface.console.can_ask() {
+    if !surface.console.can_ask() {
         return Ok(None);
     }
     surface.console.line("This host has no configuration of the app. The archive carries one, which would act:");
