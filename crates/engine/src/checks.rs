@@ -11,6 +11,7 @@ use lifeboat_format::path::shown;
 
 use crate::config::{Ask, Check, Expect};
 use crate::exec::{Tool, command_line};
+use crate::health::HealthCheck;
 use crate::{Cancel, Error, ErrorKind, Result, health, sqlite};
 
 /// How much of an answer stands in a message.
@@ -37,6 +38,11 @@ pub(crate) fn all_hold(checks: &[Check], databases: &BTreeMap<String, PathBuf>, 
         }
     }
     Ok(())
+}
+
+/// Whether these can hold only while the app runs.
+pub(crate) fn ask_the_app(health: &[HealthCheck], checks: &[Check]) -> bool {
+    !health.is_empty() || checks.iter().any(|check| matches!(check.ask, Ask::Http { .. }))
 }
 
 /// The check as people know it, without a password.

@@ -97,8 +97,11 @@ impl Reload {
     /// When it fails or takes too long, with what it said.
     pub fn apply(&self, cancel: Option<&Cancel>) -> Result<()> {
         let tool = Tool::new(&self.run, self.timeout).leaves_daemon();
-        let ended = tool.run(cancel)?;
-        succeeded(&tool, &ended).map_err(|error| Error::new(ErrorKind::Failed, format!("reload failed: {error}")))
+        let done = tool.run(cancel).and_then(|ended| succeeded(&tool, &ended));
+        done.map_err(|error| match error.kind() {
+            ErrorKind::Cancelled => error,
+            _ => Error::new(ErrorKind::Failed, format!("reload failed: {error}")),
+        })
     }
 }
 

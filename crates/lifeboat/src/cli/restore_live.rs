@@ -2,8 +2,8 @@
 //! is done with an earlier restore.
 
 use lifeboat_engine::app::{
-    AppConfig, Consent, Decision, EntryKind, EntryPath, Kept, LISTED_MAX, LivePlan, LiveReport, LiveRequest, Mode,
-    PlanLine, Record, Recovered,
+    AppConfig, Consent, Decision, EntryKind, EntryPath, Found, Kept, LISTED_MAX, LivePlan, LiveReport, LiveRequest,
+    Mode, PlanLine, Record, Recovered,
 };
 use lifeboat_engine::{Error, ErrorKind, Result};
 
@@ -157,7 +157,11 @@ fn render_plan(plan: &LivePlan, surface: Surface<'_>) {
         let (snapshot, here) = (known(&version.snapshot), known(&version.here));
         console.info(format_args!("version: {snapshot} in the snapshot, {here} here{why}"));
     }
-    let uses = if plan.is_trusted { "used, as it is trusted" } else { "not used without --trust-config" };
+    let uses = if plan.is_trusted {
+        "used, as it is trusted"
+    } else {
+        "not used without --trust-config and --allow-unauthenticated"
+    };
     plan.acts.iter().for_each(|line| console.info(format_args!("the archive says, {uses}: {line}")));
     plan.lacks.iter().for_each(|line| console.info(format_args!("not in the snapshot: {line}")));
     let counted = [
@@ -177,14 +181,20 @@ fn render_plan(plan: &LivePlan, surface: Surface<'_>) {
         console.info(format_args!("staged in {}: {bytes}; free space there: {free}", space.path));
     }
     for service in &plan.services {
-        let now = status::found(service.found);
-        console.info(format_args!("service {} ({now}): stopped and started again", service.name));
+        let (now, is_stopped) = (status::found(service.found), service.found != Found::Stopped);
+        let then = match (is_stopped, service.runs_then) {
+            (true, _) => "stopped and started again",
+            (false, true) => "started, since checks ask it",
+            (false, false) => "stays so",
+        };
+        console.info(format_args!("service {} ({now}): {then}", service.name));
     }
+    plan.reload.iter().for_each(|reload| console.info(format_args!("then reloaded: {reload}")));
     if plan.health_checks > 0 {
         console.info(format_args!("then {} must pass", render::count(plan.health_checks as u64, "health check")));
     }
     if plan.checks > 0 {
-        console.info(format_args!("then {} of the data", render::count(plan.checks as u64, "check")));
+        console.info(format_args!("then {} of the data must pass", render::count(plan.checks as u64, "check")));
     }
     plan.users.iter().for_each(|user| console.info(format_args!("in use: {}", user.line())));
     plan.unseen.iter().for_each(|line| console.info(format_args!("not seen: {line}")));
@@ -272,8 +282,18 @@ fn render_services(report: &LiveReport, surface: Surface<'_>) {
         let pause = render::duration(report.pause);
         console.info(format_args!("services: {} stopped for {pause}", report.services.join(", ")));
     }
+    if !report.started.is_empty() {
+        console.info(format_args!(
+            "services: {} had not run and {} started",
+            report.started.join(", "),
+            if report.started.len() == 1 { "was" } else { "were" }
+        ));
+    }
     if report.health_checks > 0 {
         console.info(format_args!("healthy: {} passed", render::count(report.health_checks as u64, "check")));
+    }
+    if report.checks > 0 {
+        console.info(format_args!("data: {} passed", render::count(report.checks as u64, "check")));
     }
     if let Some(warning) = &report.reload_warning {
         console.warning(warning);

@@ -17,7 +17,7 @@ use super::terms::Terms;
 use crate::config::{Check, Keep};
 use crate::health::HealthCheck;
 use crate::services::{Found, Reload, Service};
-use crate::{Error, ErrorKind, Result, lock};
+use crate::{Error, ErrorKind, Result, checks, lock};
 
 /// The format that this version writes.
 const FORMAT: &str = "lifeboat-journal/1";
@@ -241,6 +241,13 @@ impl Journal {
 }
 
 impl Story {
+    /// Whether also what did not run is started: the app was down as a whole,
+    /// and the checks that have to pass ask it.
+    pub(super) fn starts_all(&self) -> bool {
+        let is_down = self.services.iter().all(|service| service.found == Found::Stopped);
+        is_down && checks::ask_the_app(&self.header.health, &self.header.after_restore)
+    }
+
     fn new(header: Header, since: Timestamp) -> Self {
         Self {
             header,

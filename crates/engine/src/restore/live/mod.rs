@@ -117,8 +117,12 @@ pub struct LiveReport {
     pub appeared_count: u64,
     /// Services that were stopped and started again.
     pub services: Vec<String>,
+    /// Services that were started although they had not run, since checks ask the app.
+    pub started: Vec<String>,
     /// How many health checks passed.
     pub health_checks: usize,
+    /// How many checks of the data passed after them.
+    pub checks: usize,
     /// From the first stop to the last start.
     #[serde(rename = "pause_seconds", serialize_with = "as_seconds")]
     pub pause: Duration,

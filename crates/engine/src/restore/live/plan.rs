@@ -54,6 +54,8 @@ pub struct LivePlan {
     pub health_checks: usize,
     /// How many checks of the data have to pass after them.
     pub checks: usize,
+    /// The command that is run once the services run again.
+    pub reload: Option<String>,
     /// What the configuration that the snapshot carries would do on this host,
     /// which has none of the app; one line each.
     pub acts: Vec<String>,
@@ -153,6 +155,8 @@ pub struct PlannedService {
     pub name: String,
     /// How it is now.
     pub found: Found,
+    /// Whether it runs afterwards; a rollback leaves it as it was found.
+    pub runs_then: bool,
 }
 
 /// Somebody who uses what would be replaced.
@@ -417,6 +421,7 @@ mod tests {
                 services: Vec::new(),
                 health_checks: 0,
                 checks: 0,
+                reload: None,
                 acts: Vec::new(),
                 is_trusted: false,
                 version: None,
@@ -478,7 +483,7 @@ mod tests {
             assert!(refuses(&with(vec![user(how, false)], Vec::new())), "{how}");
             assert!(!refuses(&with(vec![user(how, true)], Vec::new())), "{how}");
             // Whether a service that commands stop lets go of it is seen when it has stopped.
-            let service = PlannedService { name: "web".to_owned(), found: Found::Running };
+            let service = PlannedService { name: "web".to_owned(), found: Found::Running, runs_then: true };
             assert!(!refuses(&with(vec![user(how, false)], vec![service])), "{how}");
         }
         assert!(!refuses(&with(vec![user("reading", false)], Vec::new())));

@@ -286,8 +286,9 @@ impl<'a> Run<'a> {
 
     fn start(&mut self, cancel: &Cancel) -> Result<()> {
         remove_file(&pending(self.host.data_dir, &self.id()));
+        let starts_all = self.journal.story.starts_all();
         for FoundService { service, found } in self.journal.story.services.iter().rev() {
-            if *found != Found::Stopped {
+            if *found != Found::Stopped || starts_all {
                 service.start(Some(cancel))?;
             }
         }
@@ -411,7 +412,10 @@ impl<'a> Run<'a> {
         (report.appeared, report.appeared_count) = self.appeared.clone();
         let stopped = story.services.iter().filter(|found| found.found != Found::Stopped);
         report.services = stopped.map(|found| found.service.name.clone()).collect();
+        let was_down = story.starts_all();
+        report.started = story.services.iter().filter(|_| was_down).map(|found| found.service.name.clone()).collect();
         report.health_checks = story.header.health.len();
+        report.checks = story.header.after_restore.len();
         report.pause = if report.services.is_empty() { Duration::ZERO } else { self.pause };
         report.reload_warning.clone_from(&self.reload_warning);
         let keeps = story.header.keep != Keep::For(Duration::ZERO);

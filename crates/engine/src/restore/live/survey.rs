@@ -25,9 +25,11 @@ use super::target::{self, Targets};
 use super::terms::{Mode, Place, Rules, Terms};
 use super::tree::{Tree, is_dir, is_file};
 use super::{Host, LiveRequest};
+use crate::exec::command_line;
 use crate::report::{Action, PlanLine, Watch};
 use crate::restore::inspect;
-use crate::{Error, ErrorKind, Result, beneath, ours};
+use crate::services::Found;
+use crate::{Error, ErrorKind, Result, beneath, checks, ours};
 
 /// Who is told of the lines of a plan.
 pub(super) type EachLine<'a> = &'a mut dyn FnMut(PlanLine) -> Result<()>;
@@ -114,8 +116,12 @@ impl<'a> Survey<'a> {
         let terms = Terms { mode: request.mode, roots: targets.roots.clone(), archive: identity, ..Terms::default() };
         let mut planned = Vec::with_capacity(services.len());
         for service in &services {
-            planned.push(PlannedService { name: service.name.clone(), found: service.found(Some(watch.cancel))? });
+            let found = service.found(Some(watch.cancel))?;
+            planned.push(PlannedService { name: service.name.clone(), found, runs_then: found != Found::Stopped });
         }
+        let is_down = planned.iter().all(|service| !service.runs_then);
+        let is_asked = targets.app.is_some_and(|app| checks::ask_the_app(&app.health, &app.after_restore));
+        planned.iter_mut().for_each(|service| service.runs_then |= is_down && is_asked);
         let keep = request.keep_replaced.or(targets.app.map(|app| app.keep_replaced)).unwrap_or_default();
         let plan = LivePlan {
             archive: archive.path().to_owned(),
@@ -134,6 +140,7 @@ impl<'a> Survey<'a> {
             services: planned,
             health_checks: targets.app.map_or(0, |app| app.health.len()),
             checks: targets.app.map_or(0, |app| app.after_restore.len()),
+            reload: targets.app.and_then(|app| app.reload.as_ref()).map(|reload| command_line(&reload.run)),
             acts: if targets.is_configured {
                 Vec::new()
             } else {

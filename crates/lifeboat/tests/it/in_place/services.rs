@@ -167,6 +167,36 @@ fn a_service_that_did_not_run_is_neither_stopped_nor_started() {
     assert!(!served.log().contains("db"), "{}", served.log());
 }
 
+/// An application that crashed is the usual reason for a restore.
+///
+/// Shows R7.
+#[test]
+fn an_app_that_is_down_as_a_whole_is_started_where_checks_ask_it_and_a_rollback_stops_it_again() {
+    let checked = |command: &str| format!("    health: [ {{ command: {command}, timeout: 200ms }} ]\n");
+    let served = Served::new("", &checked("[sh, -c, \"cd DIR/ && test -e web.runs\"]"));
+    served.remove("web.runs");
+    served.remove("db.runs");
+    let plan = served.live.env.lifeboat(["restore", "app.tar.zst", "--dry-run"]).ok().stdout;
+    assert!(plan.contains("service web (not running): started, since checks ask it\n"), "{plan}");
+    let said = served.restore().ok().stdout;
+    assert_eq!(served.log(), "start db, port = 80\nstart web, port = 80\n");
+    assert!(said.contains("services: web, db had not run and were started\n"), "{said}");
+    for name in ["web.runs", "db.runs"] {
+        served.remove(name);
+    }
+    served.live.discard();
+    served.live.env.write("live/app/conf/app.conf", "port = 82\n");
+    let before = served.live.all();
+    served.configure("", &checked("[\"false\"]"));
+    served.restore().code(20);
+    assert_same(&before, &served.live.all(), "rolled back");
+    assert!(!served.runs("web") && !served.runs("db"), "as they were found");
+    // Nobody asks it: it stays as it is.
+    served.configure("", "");
+    served.restore().ok();
+    assert!(!served.runs("web") && !served.runs("db"));
+}
+
 /// Shows R7.
 #[test]
 fn a_service_that_does_not_stop_or_start_is_named_and_all_is_as_before() {
@@ -344,7 +374,7 @@ fn the_dry_run_names_services_and_stops_nothing_and_a_stop_has_to_be_agreed_to()
     let said = served.live.env.lifeboat(["restore", "app.tar.zst", "--dry-run"]).ok().stdout;
     for line in [
         "service web (running): stopped and started again\n",
-        "service db (not running): ",
+        "service db (not running): stays so\n",
         "then 1 health check must pass\n",
     ] {
         assert!(said.contains(line), "{line}: {said}");
