@@ -149,6 +149,15 @@ impl Cmd {
         self
     }
 
+    /// Finds programs in `dir` first.
+    pub(crate) fn with_programs(self, dir: &Path) -> Self {
+        let usual = self.command.get_envs().find_map(|(name, path)| path.filter(|_| name == "PATH"));
+        let usual = usual.map(OsStr::to_owned).unwrap_or_default();
+        let all = std::iter::once(dir.to_owned()).chain(std::env::split_paths(&usual));
+        let path = std::env::join_paths(all).expect("no colon in a temporary name");
+        self.env("PATH", path)
+    }
+
     /// What it reads from its standard input; otherwise that is empty.
     pub(crate) fn input(mut self, bytes: impl AsRef<[u8]>) -> Self {
         // A file and not a pipe: neither side ever waits for the other.

@@ -12,5 +12,6 @@ mod golden;
 mod in_place;
 mod interop;
 mod large;
+mod nefia;
 mod sqlite;
 mod tidy;
