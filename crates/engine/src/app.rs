@@ -102,7 +102,10 @@ impl App<'_> {
         let began = self.clock.timestamp();
         let done = self.locked_backup(request, watch);
         if let Subject::App(app) = &request.subject {
-            runs::note_backup(&self.data_dir, app, began, self.clock.timestamp(), &done);
+            // That a part went well says nothing of the whole.
+            if request.only.is_empty() || done.is_err() {
+                runs::note_backup(&self.data_dir, app, began, self.clock.timestamp(), &done);
+            }
         }
         done
     }
@@ -293,7 +296,7 @@ impl App<'_> {
     /// configuration those in `working_dir`. Also what could not be listed.
     #[must_use]
     pub fn snapshots(&self, app: Option<&str>, working_dir: &Path) -> (Vec<Snapshot>, Vec<String>) {
-        overview::snapshots(self.config.as_ref(), app, working_dir)
+        overview::snapshots(self.config.as_ref(), app, working_dir, &self.data_dir)
     }
 
     /// The archive that `wanted` names: a file, an id or the beginning of one, or `latest`.
@@ -301,7 +304,7 @@ impl App<'_> {
     /// # Errors
     /// When there is none, or several could be meant.
     pub fn find_archive(&self, wanted: &Path, app: Option<&str>, working_dir: &Path) -> Result<Named> {
-        overview::find(wanted, app, self.config.as_ref(), working_dir)
+        overview::find(wanted, app, self.config.as_ref(), (working_dir, &self.data_dir))
     }
 
     /// The configuration that an archive carries of its app, where this host

@@ -51,11 +51,12 @@ pub struct PlaceStatus {
 }
 
 /// All snapshots in the places of `app`, or of all apps, oldest first; and
-/// what could not be listed, one line each.
+/// what could not be listed, or is not what it was, one line each.
 pub(crate) fn snapshots(
     config: Option<&Config>,
     app: Option<&str>,
     working_dir: &Path,
+    data_dir: &Path,
 ) -> (Vec<Snapshot>, Vec<String>) {
     let places = match config {
         Some(config) => destination::places(config, app, working_dir),
@@ -63,6 +64,11 @@ pub(crate) fn snapshots(
     };
     let (mut found, mut errors) = (Vec::new(), Vec::new());
     for (name, dir) in places {
+        let destination = name.as_ref().and_then(|name| config?.destinations.get(name));
+        if let Some(Err(error)) = destination.map(|destination| destination::check(destination, data_dir)) {
+            // What is not mounted is never taken for empty. What can be seen there all the same is shown.
+            errors.push(error.to_string());
+        }
         match listing::list(&dir, name.as_deref()) {
             Ok(listed) => found.extend(listed),
             Err(error) => errors.push(error.to_string()),
@@ -95,7 +101,7 @@ pub(crate) fn status(
 }
 
 fn of_app(config: &Config, app: &str, working_dir: &Path, data_dir: &Path) -> AppStatus {
-    let (all, mut wrong) = snapshots(Some(config), Some(app), working_dir);
+    let (all, mut wrong) = snapshots(Some(config), Some(app), working_dir, data_dir);
     let newest_good =
         |all: &mut dyn Iterator<Item = &Snapshot>| all.filter(|snapshot| snapshot.is_good()).last().cloned();
     let last_good = newest_good(&mut all.iter());
@@ -109,7 +115,6 @@ fn of_app(config: &Config, app: &str, working_dir: &Path, data_dir: &Path) -> Ap
         let configured = destination.as_ref().and_then(|name| config.destinations.get(name));
         let error = configured.and_then(|configured| destination::check(configured, data_dir).err());
         let error = error.map(|error| error.to_string());
-        wrong.extend(error.clone());
         let last_good = newest_good(&mut here()).map(|snapshot| snapshot.created);
         let free_bytes = destination::free_space(&path);
         places.push(PlaceStatus { destination, snapshots: here().count() as u64, last_good, free_bytes, error, path });
@@ -153,14 +158,19 @@ pub struct Named {
 ///
 /// # Errors
 /// When there is none, or several could be meant.
-pub(crate) fn find(wanted: &Path, app: Option<&str>, config: Option<&Config>, working_dir: &Path) -> Result<Named> {
+pub(crate) fn find(
+    wanted: &Path,
+    app: Option<&str>,
+    config: Option<&Config>,
+    (working_dir, data_dir): (&Path, &Path),
+) -> Result<Named> {
     let text = wanted.to_str().filter(|text| !text.contains('/'));
     if wanted.symlink_metadata().is_ok() || text.is_none() {
         return Ok(Named { path: wanted.to_owned(), by_id: false });
     }
     let text = text.unwrap_or_default();
     let looks_like_file = text.contains('.');
-    let (all, errors) = snapshots(config, app, working_dir);
+    let (all, errors) = snapshots(config, app, working_dir, data_dir);
     match listing::resolve(&all, text, app) {
         Ok(snapshot) => Ok(Named { path: snapshot.path.clone(), by_id: text != "latest" }),
         // What was meant as a file is said to be missing as one.

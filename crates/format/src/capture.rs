@@ -9,8 +9,15 @@ use crate::path::EntryPath;
 
 /// The entries of all sources, in the order of their paths.
 pub trait Entries: Send {
-    /// The next one. Lists and never reads content: all readers wait meanwhile.
+    /// The next one of the stretch at hand. Lists and never reads content: all
+    /// readers wait meanwhile.
     fn next(&mut self) -> Option<Box<dyn Item>>;
+
+    /// Goes on to the next stretch; false when there is none. Called at the end
+    /// of a stretch, when everything in it was read and closed.
+    fn go_on(&mut self) -> bool {
+        false
+    }
 
     /// The entry at `path` is not in the snapshot after all: no later entry
     /// may be a hard link to it.

@@ -4,6 +4,7 @@
 use std::collections::{BTreeMap, VecDeque};
 use std::os::unix::ffi::OsStrExt as _;
 use std::path::Path;
+use std::time::{Duration, Instant};
 
 use jiff::Timestamp;
 use lifeboat_format::capture::Item;
@@ -13,12 +14,11 @@ use lifeboat_format::record::{self, Details};
 use super::subject::Job;
 use crate::config::SqliteSource;
 use crate::report::{DatabaseReport, FailedSource, Selection, Watch};
-use crate::services::Service;
 use crate::source::copied::Copy;
 use crate::source::files::{Options, OutputDir, Tree};
 use crate::source::matcher::{Matcher, literal};
 use crate::source::merged::{Merged, Needed, Part};
-use crate::source::roots::{EMPTY, Held, Root};
+use crate::source::roots::{EMPTY, Held, Holder, Root};
 use crate::sqlite::{Copied, Facts, NotPinned, Pinned, Reason};
 use crate::{Cancel, Error, ErrorKind, Result};
 
@@ -45,7 +45,7 @@ pub(super) struct CopiedDatabase {
 pub(super) struct Failures(pub(super) Vec<FailedSource>);
 
 impl Failures {
-    fn add(&mut self, name: &str, root: &Path, message: impl Into<String>) {
+    pub(super) fn add(&mut self, name: &str, root: &Path, message: impl Into<String>) {
         self.0.push(FailedSource {
             name: name.to_owned(),
             root: shown(root.as_os_str().as_bytes()),
@@ -54,7 +54,7 @@ impl Failures {
     }
 
     /// Keeps an error as that of a source, unless it ends the run.
-    fn keep<T>(&mut self, name: &str, root: &Path, result: Result<T>) -> Result<Option<T>> {
+    pub(super) fn keep<T>(&mut self, name: &str, root: &Path, result: Result<T>) -> Result<Option<T>> {
         match result {
             Ok(value) => Ok(Some(value)),
             Err(error) if matches!(error.kind(), ErrorKind::Cancelled | ErrorKind::NoSpace) => Err(error),
@@ -67,47 +67,47 @@ impl Failures {
 }
 
 /// Opens the roots of all sources of files. An empty one fails if it
-/// `was_filled`. `hold` stops what a source wants stopped while it is read.
+/// `was_filled`. While something of them is still to be read, `held` lives.
 pub(super) fn open_roots(
-    job: &mut Job<'_>,
-    hold: &mut dyn FnMut(&[Service]) -> Result<Option<Held>>,
+    job: &Job<'_>,
+    held: Option<&Held>,
     was_filled: impl Fn(&str) -> bool,
     failures: &mut Failures,
 ) -> Result<Vec<Root>> {
     let mut roots = Vec::new();
-    for (wanted, stop) in std::mem::take(&mut job.files) {
-        let (name, path) = (wanted.name.clone(), wanted.path.clone());
-        let Some(held) = failures.keep(&name, &path, hold(&stop))? else { continue };
-        match Root::open(wanted, held)? {
-            Ok(root) if root.is_empty && was_filled(&name) => {
-                failures.add(&name, &path, format!("{EMPTY} the last good snapshot has files of it"));
+    for wanted in &job.files {
+        match Root::open(wanted.clone(), held.cloned())? {
+            Ok(root) if root.is_empty && was_filled(&wanted.name) => {
+                let message = format!("{EMPTY} the last good snapshot has files of it");
+                failures.add(&wanted.name, &wanted.path, message);
             }
             Ok(mut root) => {
                 job.withheld.iter().for_each(|path| root.withhold(path));
                 roots.push(root);
             }
-            Err(message) => failures.add(&name, &path, message),
+            Err(message) => failures.add(&wanted.name, &wanted.path, message),
         }
     }
     roots.sort_by(|a, b| a.place.cmp(&b.place));
     Ok(roots)
 }
 
-/// Pins every database of `job`; one that is locked is waited for at most
-/// `patience`, else as long as it is configured.
+/// Pins every database of `job`. With `patience` nothing waits longer for locks
+/// than that, all databases together; else for each as long as it is configured.
 ///
 /// # Errors
 /// [`ErrorKind::Locked`] where one stays locked for `patience`; or on cancel.
 pub(super) fn pin(
     job: &Job<'_>,
-    patience: Option<std::time::Duration>,
+    patience: Option<Duration>,
     now: &dyn Fn() -> Timestamp,
     cancel: &Cancel,
     failures: &mut Failures,
 ) -> Result<Vec<PinnedDatabase>> {
+    let began = Instant::now();
     let mut all = Vec::new();
     for (name, source) in &job.databases {
-        let timeout = patience.unwrap_or(source.busy_timeout);
+        let timeout = patience.map_or(source.busy_timeout, |patience| patience.saturating_sub(began.elapsed()));
         let pinned = match Pinned::pin(&source.path, timeout, cancel) {
             Err(NotPinned { reason: Reason::Locked, error }) if patience.is_some() => {
                 return Err(Error::new(ErrorKind::Locked, error.what()));
@@ -236,10 +236,10 @@ pub(super) fn merge<'a>(
     databases: Vec<CopiedDatabase>,
     options: Options,
     outputs: &'a [OutputDir],
-    (scratch, watch): (&Path, Watch<'a>),
+    (scratch, holder, watch): (&Path, &'a dyn Holder, Watch<'a>),
 ) -> Result<Merged<'a>> {
     let tree = |roots| {
-        let tree = Tree::new(roots, options, outputs, watch.monitor)?;
+        let tree = Tree::new(roots, options, outputs, watch.monitor)?.held_by(holder);
         Ok::<_, Error>(Part::Tree(Box::new(tree.with_databases(scratch, watch.cancel))))
     };
     let mut merged = Merged::default();

@@ -4,17 +4,17 @@
 use std::path::{Path, PathBuf};
 
 use lifeboat_format::archive::Archive;
-use lifeboat_format::model::Outcome;
 use lifeboat_format::path::shown;
-use lifeboat_format::record::{Head, Source};
+use lifeboat_format::record::Source;
 
 use super::subject::Job;
-use super::target::Target;
+use super::{ARCHIVE_MODE, Made, Run, bare};
 use crate::config::Destination;
+use crate::destination;
+use crate::destination::listing::{self, bare_manifest_of};
 use crate::destination::sidecar::{self, Sidecar};
-use crate::destination::{self, listing};
-use crate::report::{BackupReport, Shipped};
-use crate::{Cancel, Error, Result};
+use crate::report::Shipped;
+use crate::{Cancel, Error, ErrorKind, Result};
 
 /// The destinations of a job, looked at.
 pub(super) struct Reachable<'a> {
@@ -64,75 +64,90 @@ fn arrived(destination: &Destination, path: &Path) -> Shipped {
     Shipped { destination: destination.name.clone(), path, error: None }
 }
 
-/// Writes the sidecar of the archive, and copies both to the other destinations.
+/// Writes what stands beside the snapshot, and copies both to the other destinations.
 ///
 /// # Errors
-/// On cancel, or when the sidecar of the first cannot be written: the archive is there then.
-pub(super) fn ship(
-    report: &BackupReport,
-    head: &Head,
-    target: &Target,
-    reachable: &Reachable<'_>,
-    cancel: &Cancel,
-) -> Result<Vec<Shipped>> {
-    if !target.has_sidecar {
+/// On cancel, or when the sidecar of the first cannot be written: the snapshot is there then.
+pub(super) fn ship(run: &Run<'_>, made: &Made, reachable: &Reachable<'_>) -> Result<Vec<Shipped>> {
+    let (path, is_bare) = (&made.path, run.request.bare);
+    if reachable.usable.is_empty() && (is_bare || !run.target.has_sidecar) {
         return Ok(Vec::new());
     }
-    let archive = &report.archive;
-    let is_kept = |error: Error| error.state(format!("the archive {} is whole, and stays", archive.display()));
-    let (size, sum) = sidecar::sum(archive, cancel).map_err(is_kept)?;
-    let sidecar = Sidecar::new(head, "archive", size, sum);
-    sidecar.write(archive).map_err(is_kept)?;
+    let is_kept = |error: Error| error.state(format!("{} is whole, and stays", path.display()));
+    let (size, sum) = sidecar::sum(path, run.cancel).map_err(is_kept)?;
+    let form = if is_bare { "bare" } else { "archive" };
+    let sidecar = Sidecar::new(&made.head, form, size, sum);
+    if !is_bare {
+        sidecar.write(path).map_err(is_kept)?;
+    }
     let mut shipped = reachable.lost.clone();
     let mut usable = reachable.usable.iter();
-    shipped.extend(usable.next().map(|first| arrived(first, archive)));
+    shipped.extend(usable.next().map(|first| arrived(first, path)));
     for destination in usable {
-        cancel.check().map_err(|error| is_kept(error.into()))?;
-        let copied = copy(archive, &sidecar, target, destination, cancel);
+        run.cancel.check().map_err(|error| is_kept(error.into()))?;
+        let copied = copy(run, path, &sidecar, destination);
         shipped.push(copied.map_or_else(|error| lost(destination, &error), |path| arrived(destination, &path)));
     }
     Ok(shipped)
 }
 
-/// A copy counts when it reads back with the sum of the original.
-fn copy(
-    archive: &Path,
-    sidecar: &Sidecar,
-    target: &Target,
-    destination: &Destination,
-    cancel: &Cancel,
-) -> Result<PathBuf> {
-    let path = destination::copy(archive, destination, &target.names_after(archive))?;
-    let (size, sum) = sidecar::sum(&path, cancel)?;
+/// A copy counts when it reads back with the sum of the original; only then it
+/// gets what stands beside it.
+fn copy(run: &Run<'_>, from: &Path, sidecar: &Sidecar, destination: &Destination) -> Result<PathBuf> {
+    let names = run.target.names_after(from, &destination.dir);
+    let is_bare = run.request.bare;
+    let mode = if is_bare { bare::MODE } else { ARCHIVE_MODE };
+    let path = destination::copy(from, destination, &names, mode, run.cancel)?;
+    let (size, sum) = sidecar::sum(&path, run.cancel)?;
     if (size, &sum) != (sidecar.size, &sidecar.sha256) {
         std::fs::remove_file(&path).unwrap_or(());
         let what = format!("destination {}: the copy did not read back as it was written", destination.name);
-        return Err(Error::new(crate::ErrorKind::Corrupt, what));
+        return Err(Error::new(ErrorKind::Corrupt, what));
     }
-    sidecar.write(&path)?;
+    if is_bare {
+        let manifest = bare_manifest_of(from);
+        let text = std::fs::read(&manifest).map_err(|error| lifeboat_store::Error::io("read", &manifest, error))?;
+        bare::write_manifest(&path, &text)?;
+    } else {
+        sidecar.write(&path)?;
+    }
     Ok(path)
 }
 
-/// Whether the last good snapshot of `app` holds files of `source`.
-pub(super) fn was_filled(places: Vec<(Option<String>, PathBuf)>, app: &str, source: &str) -> bool {
+/// Whether the last good snapshot of the app holds files of `source`.
+pub(super) fn was_filled(run: &Run<'_>, source: &str) -> bool {
+    let Some(config) = run.ground.config else { return false };
+    let app = run.job.app_name.as_str();
+    let places = destination::places(config, Some(app), &run.request.working_dir);
     let all = places.iter().filter_map(|(name, dir)| listing::list(dir, name.as_deref()).ok()).flatten();
-    let good = all.filter(|snapshot| snapshot.app.as_deref() == Some(app) && snapshot.outcome == Some(Outcome::Good));
+    let good = all.filter(|snapshot| snapshot.app.as_deref() == Some(app) && snapshot.is_good());
     let Some(last) = good.max_by_key(|snapshot| snapshot.created) else { return false };
     let Ok(archive) = Archive::open(&last.path) else { return false };
-    let Some(recorded) = archive.head().and_then(|head| head.sources.iter().find(|known| known.name == source)) else {
-        return false;
-    };
-    holds_files(&archive, recorded)
+    archive.head().is_some_and(|head| {
+        let recorded = head.sources.iter().find(|known| known.name == source);
+        recorded.is_some_and(|recorded| holds_files(&archive, recorded, &head.sources))
+    })
 }
 
-fn holds_files(archive: &Archive, source: &Source) -> bool {
+fn holds_files(archive: &Archive, source: &Source, all: &[Source]) -> bool {
     let place = source.place();
-    let is_below = |path: &[u8]| {
-        place.is_empty() || path.strip_prefix(place.as_bytes()).is_some_and(|rest| rest.first() == Some(&b'/'))
+    let others = || all.iter().filter(|other| other.name != source.name).map(Source::place);
+    if others().any(|other| other == place) {
+        // Only who has names at a place that it shares has files there.
+        return !source.names.is_empty();
+    }
+    let is_below = |path: &[u8], dir: &str| {
+        dir.is_empty() || path.strip_prefix(dir.as_bytes()).is_some_and(|rest| rest.first() == Some(&b'/'))
+    };
+    // What lies below it and belongs to another source.
+    let nested: Vec<String> = others().filter(|other| is_below(other.as_bytes(), &place)).collect();
+    let is_own = |path: &[u8]| {
+        let is_others = |other: &String| path == other.as_bytes() || is_below(path, other);
+        is_below(path, &place) && !nested.iter().any(is_others)
     };
     let found = archive.records(&Cancel::new(), |records| {
         while let Some((path, _)) = records.next_record()? {
-            if is_below(path.as_bytes()) {
+            if is_own(path.as_bytes()) {
                 return Ok(true);
             }
         }

@@ -1,7 +1,7 @@
 //! What a backup is of: paths as they were named, or an app as it is
 //! configured, with where its archives go and what is left out of them.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 use std::path::{Path, PathBuf};
 
 use crate::config::{AppConfig, Config, Destination, Source, SqliteSource};
@@ -15,7 +15,9 @@ pub(super) struct Job<'a> {
     pub(super) app_name: String,
     /// The app, where it is configured.
     pub(super) app: Option<&'a AppConfig>,
-    pub(super) files: Vec<(Wanted, Vec<Service>)>,
+    pub(super) files: Vec<Wanted>,
+    /// The services that are stopped while a source of files is read, by its name.
+    pub(super) stops: BTreeMap<String, Vec<Service>>,
     pub(super) databases: Vec<(String, SqliteSource)>,
     /// Whether it is only a part of the app.
     pub(super) is_scope: bool,
@@ -32,7 +34,7 @@ pub(super) fn find<'a>(
     data_dir: &Path,
     host: &str,
 ) -> Result<Job<'a>> {
-    let withheld = config.map(|config| withheld(config, data_dir)).unwrap_or_default();
+    let withheld = withheld(config, data_dir);
     match &request.subject {
         Subject::Paths(paths) => of_paths(request, paths, host, withheld),
         Subject::App(name) => {
@@ -86,8 +88,13 @@ pub(crate) fn subjects(words: &[PathBuf], config: Option<&Config>) -> Result<Vec
             return Err(no_such_app(&path.to_string_lossy(), config));
         }
     }
-    let mut subjects: Vec<Subject> =
-        named.iter().map(|name| Subject::App(name.to_string_lossy().into_owned())).collect();
+    let mut subjects: Vec<Subject> = Vec::new();
+    for name in named {
+        let subject = Subject::App(name.to_string_lossy().into_owned());
+        if !subjects.contains(&subject) {
+            subjects.push(subject);
+        }
+    }
     if !paths.is_empty() {
         subjects.push(Subject::Paths(paths.into_iter().cloned().collect()));
     }
@@ -118,7 +125,8 @@ fn of_paths<'a>(request: &BackupRequest, paths: &[PathBuf], host: &str, withheld
     Ok(Job {
         app_name,
         app: None,
-        files: wanted.into_iter().map(|wanted| (wanted, Vec::new())).collect(),
+        files: wanted,
+        stops: BTreeMap::new(),
         databases: Vec::new(),
         is_scope: false,
         destinations: Vec::new(),
@@ -148,6 +156,7 @@ fn of_app<'a>(
         app_name: app.name.clone(),
         app: Some(app),
         files: Vec::new(),
+        stops: BTreeMap::new(),
         databases: Vec::new(),
         is_scope: app.sources.keys().any(|name| !is_asked(&name)),
         destinations: destinations(request, app, config)?,
@@ -166,8 +175,10 @@ fn of_app<'a>(
                     include: more(include, &source.include),
                     exclude: more(exclude, &source.exclude),
                     may_be_empty: true,
+                    is_held: !source.stop.is_empty(),
                 };
-                job.files.push((wanted, source.stop.clone()));
+                job.files.push(wanted);
+                job.stops.insert(name.clone(), source.stop.clone());
             }
         }
     }
@@ -203,19 +214,31 @@ fn destinations<'a>(request: &BackupRequest, app: &AppConfig, config: &'a Config
     if request.output.is_some() {
         return Ok(Vec::new());
     }
-    let unique: BTreeSet<&String> = names.iter().copied().collect();
-    Ok(unique.into_iter().filter_map(|name| config.destinations.get(name)).collect())
+    let mut seen = BTreeSet::new();
+    names.retain(|name| seen.insert(*name));
+    Ok(names.into_iter().filter_map(|name| config.destinations.get(name)).collect())
 }
 
 /// Everything that is left out of every source of files without being asked:
 /// keys and password files, our own data, directories of archives.
-fn withheld(config: &Config, data_dir: &Path) -> Vec<PathBuf> {
-    let mut paths = config.secret_files();
-    paths.push(data_dir.to_owned());
-    paths.extend(config.destinations.values().map(|destination| destination.dir.clone()));
-    paths.extend(config.apps.values().filter_map(|app| app.backup_dir.clone()).filter(|dir| dir.is_absolute()));
-    let mut real: Vec<PathBuf> = paths.iter().filter_map(|path| path.canonicalize().ok()).collect();
+fn withheld(config: Option<&Config>, data_dir: &Path) -> Vec<PathBuf> {
+    let mut paths = vec![data_dir.to_owned()];
+    if let Some(config) = config {
+        paths.extend(config.secret_files());
+        paths.extend(config.destinations.values().map(|destination| destination.dir.clone()));
+        paths.extend(config.apps.values().filter_map(|app| app.backup_dir.clone()).filter(|dir| dir.is_absolute()));
+    }
+    let mut real: Vec<PathBuf> = paths.iter().filter_map(|path| real(path)).collect();
     real.sort();
     real.dedup();
     real
+}
+
+/// `path` without symlinks, as far as it exists: the first backup makes what is missing.
+fn real(path: &Path) -> Option<PathBuf> {
+    path.ancestors().find_map(|dir| {
+        let rest = path.strip_prefix(dir).ok()?;
+        let dir = dir.canonicalize().ok()?;
+        Some(if rest.as_os_str().is_empty() { dir } else { dir.join(rest) })
+    })
 }

@@ -10,6 +10,7 @@ use lifeboat_store as store;
 
 use super::NOTHING_WRITTEN;
 use super::subject::Job;
+use crate::destination::listing::bare_manifest_of;
 use crate::report::{BackupRequest, CompressionKind};
 use crate::size::size;
 use crate::{Error, ErrorKind, Result, naming};
@@ -20,6 +21,8 @@ pub(super) struct Target {
     pub(super) compression: Compression,
     /// Whether a sidecar is written beside the archive.
     pub(super) has_sidecar: bool,
+    /// Whether a manifest is written beside a bare database.
+    is_bare: bool,
     name: Name,
 }
 
@@ -36,11 +39,12 @@ impl Target {
         let output = request.output.as_ref().map(|output| request.working_dir.join(output));
         let compression = compression(request, job, output.as_deref())?;
         let is_dir = |path: &Path| path.is_dir() || path.as_os_str().as_encoded_bytes().ends_with(b"/");
+        let is_bare = request.bare;
         let target = match output {
             Some(path) if !is_dir(&path) => {
                 let name = path.file_name().unwrap_or_default().to_owned();
                 let dir = path.parent().unwrap_or(&request.working_dir).to_owned();
-                Self { dir, compression, has_sidecar: false, name: Name::Exact(name) }
+                Self { dir, compression, has_sidecar: false, is_bare, name: Name::Exact(name) }
             }
             dir => {
                 let template = job.app.and_then(|app| app.archive_name.as_deref()).unwrap_or(naming::DEFAULT);
@@ -54,7 +58,7 @@ impl Target {
                 let has_sidecar = dir.is_none() && (first.is_some() || backup_dir.is_some());
                 let dir = dir.or_else(|| first.or(backup_dir).map(Path::to_owned));
                 let dir = dir.unwrap_or_else(|| request.working_dir.clone());
-                Self { dir, compression, has_sidecar, name: Name::Dated { stem, time, suffix } }
+                Self { dir, compression, has_sidecar, is_bare, name: Name::Dated { stem, time, suffix } }
             }
         };
         target.refuse_taken_name()?;
@@ -63,6 +67,10 @@ impl Target {
 
     /// The names to try, best first.
     pub(super) fn names(&self) -> impl Iterator<Item = OsString> + '_ {
+        self.names_in(&self.dir)
+    }
+
+    fn names_in<'s>(&'s self, dir: &'s Path) -> impl Iterator<Item = OsString> + 's {
         let (exact, dated) = match &self.name {
             Name::Exact(name) => (Some(name.clone()), None),
             Name::Dated { stem, time, suffix } => (None, Some((stem, time, suffix))),
@@ -71,18 +79,28 @@ impl Target {
             let numbered = (2..1000).map(move |number| format!("{stem}-{time}-{number}{suffix}"));
             [format!("{stem}{suffix}"), format!("{stem}-{time}{suffix}")].into_iter().chain(numbered)
         });
-        exact.into_iter().chain(dated.map(OsString::from))
+        exact.into_iter().chain(dated.map(OsString::from)).filter(|name| !self.has_manifest(&dir.join(name)))
     }
 
-    /// The same archive goes to another directory: the name that it has, then the others.
-    pub(super) fn names_after(&self, taken: &Path) -> Vec<OsString> {
+    /// The same snapshot goes to the directory `dir`: the name that it has, then the others.
+    pub(super) fn names_after(&self, taken: &Path, dir: &Path) -> Vec<OsString> {
         let first = taken.file_name().map(OsString::from);
-        first.into_iter().chain(self.names()).collect()
+        let first = first.filter(|name| !self.has_manifest(&dir.join(name)));
+        first.into_iter().chain(self.names_in(dir)).collect()
+    }
+
+    /// Whether the manifest of a bare database at `path` is there already: of
+    /// one that is gone, or has the same name with another suffix.
+    fn has_manifest(&self, path: &Path) -> bool {
+        self.is_bare && bare_manifest_of(path).symlink_metadata().is_ok()
     }
 
     fn refuse_taken_name(&self) -> Result<()> {
         let Name::Exact(name) = &self.name else { return Ok(()) };
         let path = self.dir.join(name);
+        if self.has_manifest(&path) {
+            return Err(taken(&bare_manifest_of(&path)));
+        }
         if path.symlink_metadata().is_err() { Ok(()) } else { Err(taken(&path)) }
     }
 

@@ -108,7 +108,7 @@ pub(super) fn config(file: raw::File) -> Checked<Found> {
 pub(super) fn app(name: String, app: raw::App, around: &Around) -> Checked<AppConfig> {
     let services = services::services(app.services)?;
     let exclude = app.exclude_patterns.into_iter().map(pattern).collect::<Checked<Vec<_>>>()?;
-    let sources = sources::sources(app.sources, &services.declared, &exclude)?;
+    let sources = sources::sources(app.sources, &services, &exclude)?;
     let is_database = |(_, source): &(&String, &Source)| matches!(source, Source::Sqlite(_));
     let databases: Vec<&str> = sources.iter().filter(is_database).map(|(name, _)| name.as_str()).collect();
     let health = app.health.into_iter().map(asks::health).collect::<Checked<_>>()?;

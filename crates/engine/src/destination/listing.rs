@@ -1,5 +1,5 @@
-//! All snapshots that are known: what lies in destinations and backup
-//! directories, by sidecar, else by the head of the archive itself.
+//! All snapshots that are known: what lies in destinations, by sidecars, and in
+//! backup directories, by sidecar or the head of the archive itself.
 
 use std::ffi::OsStr;
 use std::fs::File;
@@ -114,12 +114,14 @@ fn look(path: &Path, destination: Option<&str>) -> Option<Snapshot> {
         }
         return Some(snapshot);
     }
-    let head = match bare_head(path) {
-        Some(head) => {
+    let head = match (bare_head(path), destination) {
+        (Some(head), _) => {
             snapshot.form = "bare".to_owned();
             Some(head)
         }
-        None => Archive::open(path).ok().and_then(|archive| archive.head().cloned()),
+        // A copy gets its sidecar when it was read back; until then it is unfinished.
+        (None, Some(_)) => None,
+        (None, None) => Archive::open(path).ok().and_then(|archive| archive.head().cloned()),
     };
     if let Some(head) = head {
         let failed = head.sources.iter().filter(|source| source.details.failed.is_some());

@@ -4,6 +4,7 @@
 pub(crate) mod listing;
 pub(crate) mod sidecar;
 
+use std::ffi::OsString;
 use std::path::{Path, PathBuf};
 
 use lifeboat_format::archive::Archive;
@@ -13,7 +14,7 @@ use lifeboat_store::durable::{self, Unnamed};
 
 use crate::config::{Config, Destination};
 use crate::mounts::Mounts;
-use crate::{Error, ErrorKind, Result, lock, ours};
+use crate::{Cancel, Error, ErrorKind, Result, lock, ours};
 
 /// The file in a destination that says what the directory is.
 pub(crate) const MARKER: &str = ".lifeboat-destination";
@@ -103,24 +104,31 @@ fn remember(data_dir: &Path, dir: &Path) {
     }
 }
 
-/// Copies the archive at `path` into the directory of `destination`, under the first of
-/// `names` that is free there.
+/// Copies the snapshot at `path` into the directory of `destination`, under the first of
+/// `names` that is free there; `mode` is less the umask.
 ///
 /// # Errors
-/// When it cannot be written; then nothing of it is there.
-pub(crate) fn copy(path: &Path, destination: &Destination, names: &[std::ffi::OsString]) -> Result<PathBuf> {
+/// On cancel, or when it cannot be written; then nothing of it is there.
+pub(crate) fn copy(
+    path: &Path,
+    destination: &Destination,
+    names: &[OsString],
+    mode: u32,
+    cancel: &Cancel,
+) -> Result<PathBuf> {
     use std::io::Read as _;
     let failed = |error| unusable(destination, error);
     let mut from = std::fs::File::open(path).map_err(|error| store::Error::io("open", path, error))?;
     let mut to = Unnamed::create(&destination.dir).map_err(|error| failed(error.into()))?;
     let mut buffer = vec![0; 1 << 20];
     loop {
+        cancel.check()?;
         match from.read(&mut buffer).map_err(|error| store::Error::io("read", path, error))? {
             0 => break,
             read => to.append(&buffer[..read]).map_err(|error| failed(error.into()))?,
         }
     }
-    to.publish(names, 0o666).map_err(|error| failed(error.into()))
+    to.publish(names, mode).map_err(|error| failed(error.into()))
 }
 
 /// The directories in which snapshots lie, with the names of those that are

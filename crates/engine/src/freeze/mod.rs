@@ -81,6 +81,19 @@ impl Pauses {
         std::mem::take(&mut *self.0.lock().unwrap_or_else(PoisonError::into_inner))
     }
 
+    /// The longest pause so far.
+    pub(crate) fn longest(&self) -> Duration {
+        let seen = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        seen.pauses.iter().map(|pause| pause.pause).max().unwrap_or_default()
+    }
+
+    /// Adds what was seen elsewhere.
+    pub(crate) fn put(&self, more: Seen) {
+        let mut seen = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        seen.pauses.extend(more.pauses);
+        seen.problems.extend(more.problems);
+    }
+
     /// Tells `monitor` what went wrong so far, once: also a run that fails must say it.
     pub(crate) fn tell(&self, monitor: &dyn Monitor) {
         let problems = std::mem::take(&mut self.0.lock().unwrap_or_else(PoisonError::into_inner).problems);

@@ -22,6 +22,8 @@ use crate::sqlite::{self, Guarded, HEADER_BYTES, NotPinned, Pinned, Reason};
 
 /// How long a locked one is tried again.
 const BUSY_TIMEOUT: Duration = Duration::from_secs(10);
+/// The same while services stand still.
+const BUSY_TIMEOUT_HELD: Duration = Duration::from_secs(1);
 /// The smallest page, of which every database is a multiple.
 const PAGE_BYTES_MIN: u64 = 512;
 
@@ -100,15 +102,18 @@ impl Databases {
     }
 
     /// Opens the database that `file` is and `path` leads to; `stat` is of
-    /// `file`, and `entry` makes an entry of a later one.
+    /// `file`, and `entry` makes an entry of a later one. `is_held` says that
+    /// services stand still meanwhile.
     pub(super) fn open(
         &self,
         file: Guarded,
         path: &Path,
         stat: &Stat,
+        is_held: bool,
         entry: &dyn Fn(&Stat) -> Entry,
     ) -> Result<Taken, String> {
-        let pinned = match Pinned::pin(path, BUSY_TIMEOUT, &self.cancel) {
+        let timeout = if is_held { BUSY_TIMEOUT_HELD } else { BUSY_TIMEOUT };
+        let pinned = match Pinned::pin(path, timeout, &self.cancel) {
             Ok(pinned) => pinned,
             Err(NotPinned { reason: Reason::Other | Reason::Locked, error }) => return Err(error.to_string()),
             Err(NotPinned { error, .. }) => {

@@ -23,7 +23,7 @@ use super::database::{self, Databases};
 use super::item::{Known, Listed};
 use super::listing::Listing;
 use super::matcher::Matcher;
-use super::roots::Root;
+use super::roots::{Holder, Root};
 use crate::report::Selection;
 use crate::{Result, beneath, destination, ours};
 
@@ -92,6 +92,7 @@ pub(crate) struct Tree<'a> {
     linked: HashMap<(u64, u64), (EntryPath, u64)>,
     pub(crate) left_out: LeftOut,
     databases: Option<Arc<Databases>>,
+    holder: Option<&'a dyn Holder>,
 }
 
 /// A directory on the way down.
@@ -133,7 +134,23 @@ impl<'a> Tree<'a> {
             linked: HashMap::new(),
             left_out: LeftOut::default(),
             databases: None,
+            holder: None,
         })
+    }
+
+    /// Asks `holder` before a root is read that wants it. Each such root is a
+    /// stretch of its own.
+    pub(crate) fn held_by(mut self, holder: &'a dyn Holder) -> Self {
+        self.holder = Some(holder);
+        self
+    }
+
+    /// The place of the root that waits to be begun by [`Entries::go_on`]; `None`
+    /// in it is the top of the snapshot.
+    pub(crate) fn waits_at(&self) -> Option<Option<&EntryPath>> {
+        let is_between = self.levels.is_empty() && self.ready.is_empty();
+        let next = self.roots.front().filter(|root| is_between && root.is_held && self.holder.is_some());
+        next.map(|root| root.place.as_ref())
     }
 
     /// Captures SQLite databases as the state at one moment; what takes a copy
@@ -163,6 +180,9 @@ impl<'a> Tree<'a> {
         if self.levels.is_empty() {
             // The one before is over, as far as listing goes.
             self.at = None;
+            if self.waits_at().is_some() {
+                return false;
+            }
             let Some(root) = self.roots.pop_front() else { return false };
             self.begin(root);
             return true;
@@ -499,6 +519,17 @@ impl Entries for Tree<'_> {
         self.tell_notes();
         while self.ready.is_empty() && self.step() {}
         self.ready.pop_front()
+    }
+
+    fn go_on(&mut self) -> bool {
+        let (Some(_), Some(holder)) = (self.waits_at(), self.holder) else { return false };
+        if let Some(mut root) = self.roots.pop_front()
+            && let Some(held) = holder.hold(&root.name)
+        {
+            root.hold(held);
+            self.roots.push_front(root);
+        }
+        true
     }
 
     fn lost(&mut self, path: &EntryPath) {

@@ -85,7 +85,8 @@ impl Listed {
         }
         let entry =
             |stat: &Stat| attributes::entry(self.path.clone(), EntryKind::File, stat, xattrs.clone(), &self.dir.names);
-        databases.open(file, &self.dir.real.join(OsStr::from_bytes(&self.relative)), stat, &entry)
+        let path = self.dir.real.join(OsStr::from_bytes(&self.relative));
+        databases.open(file, &path, stat, self.dir.is_held(), &entry)
     }
 }
 

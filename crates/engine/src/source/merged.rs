@@ -1,11 +1,13 @@
 //! Entries of several sources in one order: whichever comes first by path is
 //! handed out first. Two sources that hold the same path end it.
 
+use std::cmp::Ordering;
 use std::collections::{BTreeSet, VecDeque};
 
+use lifeboat_format::archive::MANIFEST_NAME;
 use lifeboat_format::capture::{Entries, Item};
 use lifeboat_format::monitor::{Monitor, Problem, ProblemClass};
-use lifeboat_format::path::EntryPath;
+use lifeboat_format::path::{EntryPath, shown};
 
 use super::files::{LeftOut, Tree};
 use super::matcher::Matcher;
@@ -32,11 +34,10 @@ impl Part<'_> {
 
 /// A place that several sources share, and the names there of one of them.
 #[derive(Debug, Default)]
-pub(crate) struct Shared {
+struct Shared {
     /// The place; empty: the top.
-    pub(crate) at: Vec<u8>,
-    /// The names, as they were handed out.
-    pub(crate) names: BTreeSet<Vec<u8>>,
+    at: Vec<u8>,
+    names: BTreeSet<String>,
 }
 
 /// Files of which at least one has to be in the snapshot.
@@ -57,11 +58,26 @@ struct Source<'a> {
     shared: Option<Shared>,
 }
 
+impl Source<'_> {
+    /// What comes no later than anything of this source: the path of its next
+    /// entry, or the place where it waits to be begun. `None`: it is over.
+    fn bound(&self) -> Option<Option<&EntryPath>> {
+        match (&self.next, &self.part) {
+            (Some(item), _) => Some(Some(item.path())),
+            (None, Part::Tree(tree)) => tree.waits_at(),
+            (None, Part::Ready(_)) => None,
+        }
+    }
+
+    fn waits(&self) -> bool {
+        self.next.is_none() && self.bound().is_some()
+    }
+}
+
 /// The entries of all parts.
 #[derive(Default)]
 pub(crate) struct Merged<'a> {
     sources: Vec<Source<'a>>,
-    is_begun: bool,
     /// Why it ended early.
     pub(crate) collision: Option<String>,
     /// What was not handed out yet of what is needed.
@@ -120,82 +136,83 @@ impl<'a> Merged<'a> {
         });
     }
 
-    /// The names of the source `name` at the place that it shares.
-    pub(crate) fn names(&self, name: &str) -> Option<&BTreeSet<Vec<u8>>> {
-        let source = self.sources.iter().find(|source| source.name == name)?;
-        source.shared.as_ref().map(|shared| &shared.names)
+    /// The names of the source `name` at the place that it shares; none where it shares none.
+    pub(crate) fn names(&self, name: &str) -> Vec<String> {
+        let source = self.sources.iter().find(|source| source.name == name);
+        let shared = source.and_then(|source| source.shared.as_ref());
+        shared.map(|shared| shared.names.iter().cloned().collect()).unwrap_or_default()
     }
 
-    fn collide(&mut self, a: usize, b: usize, path: &EntryPath) {
-        let (a, b) = (&self.sources[a].name, &self.sources[b].name);
-        self.collision = Some(format!("the sources {a} and {b} both hold {path}"));
-    }
-
-    /// The number of the source whose entry is next.
+    /// The number of the source that comes first. Two with the same path collide.
     fn first(&mut self) -> Option<usize> {
+        for source in self.sources.iter_mut().filter(|source| source.next.is_none()) {
+            source.next = source.part.next();
+        }
         let mut first: Option<usize> = None;
         for number in 0..self.sources.len() {
-            let Some(item) = &self.sources[number].next else { continue };
-            let path = item.path().clone();
-            let Some(best) = first else {
-                first = Some(number);
-                continue;
-            };
-            let best_path = self.sources[best].next.as_ref().map(|item| item.path().clone());
-            match best_path.map(|best| path.cmp(&best)) {
-                Some(std::cmp::Ordering::Less) => first = Some(number),
-                Some(std::cmp::Ordering::Equal) => {
-                    self.collide(best, number, &path);
-                    return None;
+            let Some(bound) = self.sources[number].bound() else { continue };
+            let order = first.map(|first| bound.cmp(&self.sources[first].bound().flatten()));
+            match (order, first) {
+                (Some(Ordering::Equal), Some(other)) if !self.sources[number].waits() => {
+                    if !self.sources[other].waits() {
+                        let (a, b) = (&self.sources[other].name, &self.sources[number].name);
+                        let path = bound.map(ToString::to_string).unwrap_or_default();
+                        self.collision = Some(format!("the sources {a} and {b} both hold {path}"));
+                    }
                 }
-                _ => {}
+                (Some(Ordering::Greater), _) => {}
+                _ => first = Some(number),
             }
         }
         first
     }
 
-    fn note_name(&mut self, number: usize, path: &EntryPath) {
-        let source = &mut self.sources[number];
-        let Some(shared) = &mut source.shared else { return };
-        let inner = if shared.at.is_empty() {
-            path.as_bytes()
-        } else {
-            path.as_bytes().get(shared.at.len() + 1..).unwrap_or_default()
-        };
-        let first = inner.split(|byte| *byte == b'/').next().unwrap_or_default();
-        if !shared.names.contains(first) {
-            shared.names.insert(first.to_vec());
+    /// What must not stand in a snapshot, and the names at a place that sources share.
+    fn look_at(&mut self, number: usize, path: &EntryPath) {
+        let Source { name, shared, .. } = &mut self.sources[number];
+        let first = |path: &[u8]| path.split(|byte| *byte == b'/').next().unwrap_or_default().to_vec();
+        if first(path.as_bytes()) == MANIFEST_NAME.as_bytes() {
+            let what = format!("the source {name} holds {MANIFEST_NAME}, where the manifest of the snapshot stands");
+            self.collision = Some(what);
+            return;
         }
-        if shared.names.len() > NAMES_MAX {
-            let name = &source.name;
-            self.collision =
-                Some(format!("the source {name} has more than {NAMES_MAX} names at a place that it shares"));
+        let Some(Shared { at, names }) = shared else { return };
+        let start = if at.is_empty() { 0 } else { at.len() + 1 };
+        let own = first(path.as_bytes().get(start..).unwrap_or_default());
+        match String::from_utf8(own) {
+            Ok(own) => {
+                if !names.contains(&own) {
+                    names.insert(own);
+                }
+                if names.len() > NAMES_MAX {
+                    let what = format!("the source {name} has more than {NAMES_MAX} names at a place that it shares");
+                    self.collision = Some(what);
+                }
+            }
+            Err(own) => {
+                let own = shown(own.as_bytes());
+                let what = format!("the source {name} has the name {own}, which is no text, at a place that it shares");
+                self.collision = Some(what);
+            }
         }
     }
 }
 
 impl Entries for Merged<'_> {
     fn next(&mut self) -> Option<Box<dyn Item>> {
-        if let ([only], true) = (self.sources.as_mut_slice(), !self.is_begun)
-            && only.shared.is_none()
-        {
-            let item = only.part.next()?;
-            self.see(0, &*item);
-            return Some(item);
-        }
-        if !self.is_begun {
-            self.is_begun = true;
-            self.sources.iter_mut().for_each(|source| source.next = source.part.next());
-        }
-        if self.collision.is_some() {
-            return None;
-        }
-        let number = self.first()?;
+        let number = self.first().filter(|number| self.collision.is_none() && !self.sources[*number].waits())?;
         let item = self.sources[number].next.take()?;
-        self.sources[number].next = self.sources[number].part.next();
-        self.note_name(number, item.path());
+        self.look_at(number, item.path());
         self.see(number, &*item);
-        Some(item)
+        self.collision.is_none().then_some(item)
+    }
+
+    fn go_on(&mut self) -> bool {
+        let Some(number) = self.first().filter(|_| self.collision.is_none()) else { return false };
+        match &mut self.sources[number].part {
+            Part::Tree(tree) => tree.go_on(),
+            Part::Ready(_) => false,
+        }
     }
 
     fn lost(&mut self, path: &EntryPath) {

@@ -22,6 +22,7 @@ const PLACE: &str = "files";
 pub(crate) const EMPTY: &str = "it is empty; is a file system not mounted there?";
 
 /// A source of files, before anything was looked at.
+#[derive(Clone)]
 pub(crate) struct Wanted {
     /// Its name in the snapshot.
     pub(crate) name: String,
@@ -34,6 +35,8 @@ pub(crate) struct Wanted {
     pub(crate) exclude: Vec<String>,
     /// Whether an empty root is no failure.
     pub(crate) may_be_empty: bool,
+    /// Whether something is held still while it is read: see [`Holder`].
+    pub(crate) is_held: bool,
 }
 
 /// A source whose root was found.
@@ -61,6 +64,8 @@ pub(crate) struct Root {
     pub(crate) has_own_entry: bool,
     /// Whether nothing is in the root.
     pub(crate) is_empty: bool,
+    /// Whether a [`Holder`] is asked before it is read.
+    pub(crate) is_held: bool,
 }
 
 /// The handle that everything of a source is opened below, and what lasts as
@@ -70,11 +75,25 @@ pub(crate) struct Dir {
     /// Where it stands, without symlinks.
     pub(super) real: PathBuf,
     pub(super) names: Names,
-    _held: Option<Held>,
+    held: Vec<Held>,
 }
 
 /// Something that is dropped when the last entry of a source has been read.
 pub(crate) type Held = Arc<dyn Send + Sync>;
+
+/// Who holds still what writes to a source, for as long as that is read.
+pub(crate) trait Holder: Sync {
+    /// Called when the reading of the source `name` is to begin, and everything
+    /// before it was read; `None`: the source failed, and is not read.
+    fn hold(&self, name: &str) -> Option<Held>;
+}
+
+impl Dir {
+    /// Whether something stands still until all of it was read.
+    pub(super) fn is_held(&self) -> bool {
+        !self.held.is_empty()
+    }
+}
 
 impl Root {
     /// Opens the root of `wanted`; `Err` says why the source failed. While
@@ -98,12 +117,18 @@ impl Root {
             path: wanted.path,
             real: found.real,
             place,
-            dir: Arc::new(Dir { fd: found.fd, real: found.dir, names: Names::default(), _held: held }),
+            dir: Arc::new(Dir {
+                fd: found.fd,
+                real: found.dir,
+                names: Names::default(),
+                held: held.into_iter().collect(),
+            }),
             file: found.file,
             include: wanted.include,
             exclude: wanted.exclude,
             withheld: HashSet::new(),
             is_empty: found.is_empty,
+            is_held: wanted.is_held,
         }))
     }
 
@@ -120,14 +145,21 @@ impl Root {
             real: self.real.clone(),
             place: self.place.clone(),
             is_usual: self.is_usual,
-            dir: Arc::new(Dir { fd, real: self.dir.real.clone(), names: Names::default(), _held: None }),
+            dir: Arc::new(Dir { fd, real: self.dir.real.clone(), names: Names::default(), held: Vec::new() }),
             file: self.file.clone(),
             include: self.include.clone(),
             exclude: self.exclude.clone(),
             withheld: self.withheld.clone(),
             has_own_entry: self.has_own_entry,
             is_empty: self.is_empty,
+            is_held: false,
         })
+    }
+
+    /// Holds `held` until the last entry of it has been read. Nothing has been so far.
+    pub(super) fn hold(&mut self, held: Held) {
+        self.is_held = false;
+        Arc::get_mut(&mut self.dir).expect("no entry was handed out yet").held.push(held);
     }
 
     /// Whether it is a single file.
@@ -158,6 +190,7 @@ pub(crate) fn of_paths(paths: &[PathBuf], working_dir: &Path, host: &str, select
             include: selection.include.clone(),
             exclude: selection.exclude.clone(),
             may_be_empty: false,
+            is_held: false,
         }
     });
     wanted.collect()

@@ -47,11 +47,22 @@ pub fn capture(
 ) -> Result<Captured> {
     let sink = Sink::new(spool_dir, options)?;
     let feed = Mutex::new(Feed { entries, monitor, cancel, held: None, large: None, next_seq: 0 });
+    loop {
+        run_workers(options, &feed, &sink, monitor);
+        if !sink.is_sound() || !lock(&feed).entries.go_on() {
+            break;
+        }
+    }
+    drop(feed);
+    sink.finish()
+}
+
+/// Reads one stretch of entries to its end.
+fn run_workers(options: Options, feed: &Mutex<Feed<'_>>, sink: &Sink, monitor: &dyn Monitor) {
     thread::scope(|scope| {
         let work = || {
-            let _stop = StopOnPanic(&sink);
-            if let Err(error) =
-                Worker::new(options.compression).and_then(|mut worker| worker.run(&feed, &sink, monitor))
+            let _stop = StopOnPanic(sink);
+            if let Err(error) = Worker::new(options.compression).and_then(|mut worker| worker.run(feed, sink, monitor))
             {
                 sink.fail(error);
             }
@@ -64,8 +75,6 @@ pub fn capture(
         }
         work();
     });
-    drop(feed);
-    sink.finish()
 }
 
 /// What one worker does next.
@@ -325,6 +334,11 @@ impl Sink {
         let spool = Spool::new(dir, options.compression)?;
         let state = State { due: 0, early: BTreeMap::new(), spool, failed: None, stopped: false };
         Ok(Self { state: Mutex::new(state), moved_on: Condvar::new(), ahead_max: options.threads as u64 + 1 })
+    }
+
+    /// Whether nothing has failed so far.
+    fn is_sound(&self) -> bool {
+        !lock(&self.state).stopped
     }
 
     fn fail(&self, error: Error) {

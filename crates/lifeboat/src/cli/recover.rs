@@ -2,6 +2,7 @@
 
 use lifeboat_engine::Result;
 use lifeboat_engine::app::LeftPaused;
+use serde::Serialize;
 
 use super::{Surface, exit_code, restore_live};
 
@@ -20,12 +21,26 @@ pub(crate) fn run(_: &Args, surface: Surface<'_>) -> Result<u8> {
     let ended = surface.app.recover(surface.watch());
     surface.console.end_progress();
     self::thawed(thawed.as_deref().unwrap_or_default(), surface);
-    if matches!((&thawed, &ended), (Ok(thawed), Ok(ended)) if thawed.is_empty() && ended.is_empty()) {
+    restore_live::recovered(ended.as_deref().unwrap_or_default(), surface);
+    let (ended, thawed) = match (ended, thawed) {
+        (Ok(ended), Ok(thawed)) => (ended.len(), thawed.len()),
+        (Err(error), _) | (_, Err(error)) => return Err(error),
+    };
+    if surface.console.options.json {
+        surface.console.json("summary", &Summary { recovered: ended, thawed });
+    } else if ended + thawed == 0 {
         surface.console.info("Nothing waits: no restore was interrupted, and no service is left paused.");
     }
-    restore_live::recovered(ended.as_deref().unwrap_or_default(), surface);
-    ended.and(thawed)?;
     Ok(exit_code::DONE)
+}
+
+/// How much was ended.
+#[derive(Serialize)]
+struct Summary {
+    /// Restores.
+    recovered: usize,
+    /// Backups that had left services paused.
+    thawed: usize,
 }
 
 /// Says which services run again.

@@ -67,6 +67,14 @@ fn render_app(app: &AppStatus, surface: Surface<'_>) {
         let outcome = render::outcome(last.outcome);
         console.info(format_args!("  the newest backup is {outcome}: {}", render::moment(last.created)));
     }
+    if let Some(run) = &app.last_run {
+        let how = match (run.outcome, run.is_complete) {
+            (None, _) => "failed",
+            (Some(_), true) => "complete",
+            (Some(_), false) => "incomplete",
+        };
+        console.info(format_args!("  last run: {how}, {} ago", render::age(run.ended)));
+    }
     let backups = render::count(app.snapshots, "backup");
     console.info(format_args!("  {backups}, {}", render::size(app.bytes)));
     app.places.iter().for_each(|place| render_place(place, surface));

@@ -8,11 +8,10 @@ use lifeboat_format::path::EntryPath;
 use serde_saphyr::Location;
 
 use super::Checked;
-use super::services::chosen;
+use super::services::{Services, chosen};
 use super::values::{exact, kind, name, pattern, period, quoted};
 use crate::config::raw::{self, At, Wrong};
 use crate::config::{FilesSource, Source, SqliteSource};
-use crate::services::Service;
 
 /// How long a lock on a database is waited for.
 const BUSY_TIMEOUT: Duration = Duration::from_secs(60);
@@ -30,7 +29,7 @@ struct Placed {
 /// `exclude` is added to what each `files` source leaves out.
 pub(super) fn sources(
     found: At<raw::Named<At<raw::Source>>>,
-    declared: &[Service],
+    services: &Services,
     exclude: &[String],
 ) -> Checked<BTreeMap<String, Source>> {
     if found.value.0.is_empty() {
@@ -39,7 +38,7 @@ pub(super) fn sources(
     let mut placed: Vec<Placed> = Vec::new();
     for (name, source) in found.value.0 {
         let name = self::name(name)?.value;
-        let source = self::source(name, source, declared, exclude)?;
+        let source = self::source(name, source, services, exclude)?;
         placed.iter().try_for_each(|earlier| refuse_overlap(earlier, &source))?;
         placed.push(source);
     }
@@ -47,7 +46,7 @@ pub(super) fn sources(
     Ok(placed.into_iter().map(|placed| (placed.name, placed.source)).collect())
 }
 
-fn source(name: String, source: At<raw::Source>, declared: &[Service], exclude: &[String]) -> Checked<Placed> {
+fn source(name: String, source: At<raw::Source>, services: &Services, exclude: &[String]) -> Checked<Placed> {
     let (place, source) = (source.place, source.value);
     kind(place, "a source", &[("files", source.files.is_some()), ("sqlite", source.sqlite.is_some())])?;
     if let Some(sqlite) = source.sqlite {
@@ -60,11 +59,11 @@ fn source(name: String, source: At<raw::Source>, declared: &[Service], exclude: 
     }
     let files = source.files.ok_or_else(|| Wrong::at(place, "a source has no kind"))?;
     let (root, at) = (files.root.place, files.at.as_ref().map(|at| at.place));
-    let files = self::files(files, declared, exclude)?;
+    let files = self::files(files, services, exclude)?;
     Ok(Placed { name, source: Source::Files(files), root, at })
 }
 
-fn files(files: raw::Files, declared: &[Service], more: &[String]) -> Checked<FilesSource> {
+fn files(files: raw::Files, services: &Services, more: &[String]) -> Checked<FilesSource> {
     let patterns = |patterns: Vec<At<String>>| patterns.into_iter().map(pattern).collect::<Checked<Vec<_>>>();
     let root = exact(files.root)?;
     let include = patterns(files.include)?;
@@ -72,7 +71,16 @@ fn files(files: raw::Files, declared: &[Service], more: &[String]) -> Checked<Fi
     let more = more.iter().filter(|pattern| !exclude.contains(pattern)).cloned();
     exclude.extend(more.collect::<Vec<_>>());
     let at = files.at.map(|at| self::at(at, &root)).transpose()?;
-    Ok(FilesSource { root, include, exclude, at, stop: chosen(declared, files.stop)? })
+    // Two commands would pause it, and the first to end would let it go on.
+    let is_frozen = |name: &&At<String>| services.frozen.iter().any(|service| service.name == name.value);
+    if let Some(name) = files.stop.iter().find(is_frozen) {
+        let what = format!(
+            "{} stands still for the whole app by `freeze`, expected it in one of the two",
+            quoted(&name.value)
+        );
+        return Err(Wrong::at(name.place, what));
+    }
+    Ok(FilesSource { root, include, exclude, at, stop: chosen(&services.declared, files.stop)? })
 }
 
 /// A directory of the snapshot; empty for the top.

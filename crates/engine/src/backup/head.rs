@@ -1,0 +1,77 @@
+//! What a manifest says of a snapshot before its entries.
+
+use std::path::Path;
+use std::time::Duration;
+
+use jiff::Timestamp;
+use lifeboat_format::model::Outcome;
+use lifeboat_format::monitor::Monitor as _;
+use lifeboat_format::record::{self, FORMAT, Head, Tool, Totals};
+
+use super::{Run, gather};
+use crate::report::FailedSource;
+use crate::version;
+
+/// The head of the snapshot that `run` makes of `sources`, those that failed included.
+pub(super) fn of(run: &Run<'_>, sources: Vec<record::Source>, totals: Totals, finished: Timestamp) -> Head {
+    // It may add a note.
+    let app_version = app_version(run);
+    let problems = run.tally.problems();
+    let has_failed = sources.iter().any(|source| source.details.failed.is_some());
+    let outcome = match (has_failed || run.tally.has_losses(), run.job.is_scope) {
+        (true, _) => Outcome::Partial,
+        (false, true) => Outcome::Scope,
+        (false, false) => Outcome::Good,
+    };
+    Head {
+        format: FORMAT.to_owned(),
+        tool: Tool { name: "lifeboat".to_owned(), version: env!("CARGO_PKG_VERSION").to_owned() },
+        app: run.job.app_name.clone(),
+        app_version,
+        host: run.host.clone(),
+        id: run.id.clone(),
+        created: run.started,
+        window_ms: window_ms(&sources, (run.started, finished)),
+        outcome,
+        sources,
+        totals,
+        problems: problems
+            .listed
+            .iter()
+            .map(|problem| format!("{}: {}: {}", problem.class.word(), problem.object, problem.message))
+            .collect(),
+        problem_counts: problems.counts.iter().map(|(class, count)| ((*class).to_owned(), *count)).collect(),
+        config: run.job.app.and_then(|app| serde_json::to_value(app.carried()).ok()),
+    }
+}
+
+/// What is recorded of a source that failed.
+pub(super) fn describe_failed(run: &Run<'_>, source: &FailedSource, finished: Timestamp) -> record::Source {
+    let kind = run.job.app.and_then(|app| app.sources.get(&source.name)).map_or("files", |source| source.kind());
+    let mut failed = gather::describe(&source.name, kind, Path::new(&source.root), run.started);
+    failed.finished = finished;
+    failed.details.failed = Some(source.message.clone());
+    failed
+}
+
+/// The application's version; that it does not tell is a note.
+fn app_version(run: &Run<'_>) -> Option<String> {
+    match version::of(run.job.app?, run.cancel) {
+        Ok(version) => version,
+        Err(error) => {
+            let message = format!("its version is not known: {error}");
+            let class = crate::ProblemClass::Skipped;
+            run.tally.problem(crate::Problem::new(class, run.job.app_name.as_bytes(), message));
+            None
+        }
+    }
+}
+
+/// From the first source's point to the last one's. What has no point was read from beginning to end.
+fn window_ms(sources: &[record::Source], (started, finished): (Timestamp, Timestamp)) -> u64 {
+    let whole = sources.iter().filter(|source| source.details.failed.is_none());
+    let first = whole.clone().map(|source| source.point.unwrap_or(started)).min().unwrap_or(started);
+    let last = whole.map(|source| source.point.unwrap_or(finished)).max().unwrap_or(finished);
+    let window = Duration::try_from(last.duration_since(first)).unwrap_or_default();
+    u64::try_from(window.as_millis()).unwrap_or(u64::MAX)
+}

@@ -1,0 +1,62 @@
+//! What a backup would do: everything is listed, and nothing read or written.
+
+use lifeboat_format::path::shown;
+
+use super::gather::{self, Failures};
+use super::target::Target;
+use super::{Ground, all_failed, count, host, options, outputs, ship, subject};
+use crate::Result;
+use crate::report::{BackupPlan, BackupRequest, FailedSource, PlannedSource, Watch};
+use crate::source::files::{LeftOut, Tree};
+use crate::tally::Tally;
+
+/// What [`super::backup`] would do.
+pub(crate) fn plan(ground: &Ground<'_>, request: &BackupRequest, watch: Watch<'_>) -> Result<BackupPlan> {
+    let host = host();
+    let job = subject::find(request, ground.config, ground.data_dir, &host)?;
+    let destinations = ship::check(&job, ground.data_dir);
+    let target = Target::find(request, &job, &host, &ground.clock.now())?;
+    let tally = Tally::new(watch.monitor);
+    let mut failures = Failures::default();
+    let freeze = job.app.map(|app| app.freeze.iter().map(|service| service.name.clone()).collect());
+    let roots = gather::open_roots(&job, None, |_| false, &mut failures)?;
+    let outputs = outputs(&job, &target);
+    let mut sources = Vec::new();
+    let mut left_out = LeftOut::default();
+    for root in roots {
+        let (name, path) = (root.name.clone(), root.path.clone());
+        let mut tree = Tree::new(vec![root], options(request), &outputs, &tally)?;
+        let (files, bytes) = count(&mut tree, watch.cancel)?;
+        left_out += tree.left_out;
+        sources.push(PlannedSource { name, root: shown(path.as_os_str().as_encoded_bytes()), files, bytes });
+    }
+    for (name, source) in &job.databases {
+        let root = shown(source.path.as_os_str().as_encoded_bytes());
+        match source.path.metadata() {
+            Ok(metadata) if metadata.is_file() => {
+                sources.push(PlannedSource { name: name.clone(), root, files: 1, bytes: metadata.len() });
+            }
+            Ok(_) => failures.0.push(FailedSource { name: name.clone(), root, message: "it is no file".to_owned() }),
+            Err(error) => {
+                let message = format!("it cannot be read: {error}");
+                failures.0.push(FailedSource { name: name.clone(), root, message });
+            }
+        }
+    }
+    if sources.is_empty() {
+        return Err(all_failed(&failures.0));
+    }
+    Ok(BackupPlan {
+        archive: target.dir.join(target.names().find(|name| !target.dir.join(name).exists()).unwrap_or_default()),
+        sources,
+        failed_sources: failures.0,
+        excluded: left_out.excluded,
+        own_archives: left_out.own_archives,
+        withheld: left_out.withheld,
+        database_logs: left_out.database_logs,
+        freeze: freeze.unwrap_or_default(),
+        destinations,
+        free_bytes: crate::destination::free_space(&target.dir),
+        problems: tally.problems(),
+    })
+}
