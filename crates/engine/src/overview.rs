@@ -5,7 +5,7 @@ use std::path::{Path, PathBuf};
 
 use serde::Serialize;
 
-use crate::config::Config;
+use crate::config::{AppConfig, Config};
 use crate::destination::listing::Snapshot;
 use crate::destination::{self, listing};
 use crate::runs::{self, LastRun};
@@ -81,7 +81,7 @@ pub(crate) fn snapshots(
     (found, errors)
 }
 
-/// How the apps do: all of them, or `app`.
+/// How the apps do: all that are enabled, or `app`.
 ///
 /// # Errors
 /// When there is no such app.
@@ -92,7 +92,9 @@ pub(crate) fn status(
     data_dir: &Path,
 ) -> Result<Vec<AppStatus>> {
     let known = config.into_iter().flat_map(|config| config.apps.values());
-    let asked: Vec<_> = known.filter(|known| app.is_none_or(|app| app == known.name)).collect();
+    // A disabled one is nobody's trouble, unless it is asked for.
+    let is_asked = |known: &&AppConfig| app.map_or(known.is_enabled, |app| app == known.name);
+    let asked: Vec<_> = known.filter(is_asked).collect();
     if let (Some(app), true) = (app, asked.is_empty()) {
         return Err(crate::backup::no_such_app(app, config));
     }
@@ -165,7 +167,7 @@ pub(crate) fn find(
     (working_dir, data_dir): (&Path, &Path),
 ) -> Result<Named> {
     let text = wanted.to_str().filter(|text| !text.contains('/'));
-    if wanted.symlink_metadata().is_ok() || text.is_none() {
+    if wanted.metadata().is_ok_and(|metadata| !metadata.is_dir()) || text.is_none() {
         return Ok(Named { path: wanted.to_owned(), by_id: false });
     }
     let text = text.unwrap_or_default();

@@ -35,6 +35,11 @@ pub trait Item: Send {
     /// Whether it is a regular file.
     fn is_file(&self) -> bool;
 
+    /// Whether it is a directory.
+    fn is_dir(&self) -> bool {
+        false
+    }
+
     /// Whether later entries may be hard links to it.
     fn is_linked(&self) -> bool;
 

@@ -254,15 +254,15 @@ pub(super) fn merge<'a>(
         let mut counts: BTreeMap<&[u8], usize> = BTreeMap::new();
         places.iter().for_each(|place| *counts.entry(place).or_default() += 1);
         for (mut root, place) in roots.into_iter().zip(&places) {
-            let shared = (counts[place.as_slice()] > 1 && !root.is_file()).then(|| place.clone());
-            root.has_own_entry &= shared.is_none();
+            let is_shared = counts[place.as_slice()] > 1 && !root.is_file();
+            root.has_own_entry &= !is_shared;
             let name = root.name.clone();
-            merged.add(&name, tree(vec![root])?, shared);
+            merged.add(&name, tree(vec![root])?, vec![place.clone()], is_shared);
         }
     } else if !roots.is_empty() {
         let name = if roots.len() == 1 { roots[0].name.clone() } else { "files".to_owned() };
         roots.sort_by(|a, b| a.place.cmp(&b.place));
-        merged.add(&name, tree(roots)?, None);
+        merged.add(&name, tree(roots)?, places, false);
     }
     let mut items: Vec<Box<dyn Item>> = Vec::new();
     for database in databases {
@@ -270,7 +270,8 @@ pub(super) fn merge<'a>(
     }
     items.sort_by(|a, b| a.path().cmp(b.path()));
     if !items.is_empty() {
-        merged.add("sqlite", Part::Ready(VecDeque::from(items)), None);
+        let places = items.iter().map(|item| item.path().as_bytes().to_vec()).collect();
+        merged.add("sqlite", Part::Ready(VecDeque::from(items)), places, false);
     }
     Ok(merged)
 }

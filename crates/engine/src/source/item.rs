@@ -37,6 +37,10 @@ impl Item for Known {
         false
     }
 
+    fn is_dir(&self) -> bool {
+        self.0.kind == EntryKind::Dir
+    }
+
     fn is_linked(&self) -> bool {
         false
     }

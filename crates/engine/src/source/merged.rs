@@ -32,14 +32,6 @@ impl Part<'_> {
     }
 }
 
-/// A place that several sources share, and the names there of one of them.
-#[derive(Debug, Default)]
-struct Shared {
-    /// The place; empty: the top.
-    at: Vec<u8>,
-    names: BTreeSet<String>,
-}
-
 /// Files of which at least one has to be in the snapshot.
 pub(crate) struct Needed {
     /// As it is configured: `SOURCE/PATTERN`.
@@ -54,8 +46,11 @@ pub(crate) struct Needed {
 struct Source<'a> {
     name: String,
     part: Part<'a>,
+    /// Where it stands in the snapshot; empty: the top. Several, where the part is of several sources.
+    places: Vec<Vec<u8>>,
     next: Option<Box<dyn Item>>,
-    shared: Option<Shared>,
+    /// The names that are its own, where others stand at the same place.
+    shared: Option<BTreeSet<String>>,
 }
 
 impl Source<'_> {
@@ -85,10 +80,10 @@ pub(crate) struct Merged<'a> {
 }
 
 impl<'a> Merged<'a> {
-    /// Adds a part. `shared` is the place of its source, where others have the same.
-    pub(crate) fn add(&mut self, name: &str, part: Part<'a>, shared: Option<Vec<u8>>) {
-        let shared = shared.map(|at| Shared { at, names: BTreeSet::new() });
-        self.sources.push(Source { name: name.to_owned(), part, next: None, shared });
+    /// Adds a part that stands at `places`, with others where it `is_shared`.
+    pub(crate) fn add(&mut self, name: &str, part: Part<'a>, places: Vec<Vec<u8>>, is_shared: bool) {
+        let shared = is_shared.then(BTreeSet::new);
+        self.sources.push(Source { name: name.to_owned(), part, places, next: None, shared });
     }
 
     /// What was left out of all trees.
@@ -140,7 +135,7 @@ impl<'a> Merged<'a> {
     pub(crate) fn names(&self, name: &str) -> Vec<String> {
         let source = self.sources.iter().find(|source| source.name == name);
         let shared = source.and_then(|source| source.shared.as_ref());
-        shared.map(|shared| shared.names.iter().cloned().collect()).unwrap_or_default()
+        shared.map(|names| names.iter().cloned().collect()).unwrap_or_default()
     }
 
     /// The number of the source that comes first. Two with the same path collide.
@@ -153,12 +148,9 @@ impl<'a> Merged<'a> {
             let Some(bound) = self.sources[number].bound() else { continue };
             let order = first.map(|first| bound.cmp(&self.sources[first].bound().flatten()));
             match (order, first) {
+                (Some(Ordering::Equal), Some(other)) if self.sources[other].waits() => {}
                 (Some(Ordering::Equal), Some(other)) if !self.sources[number].waits() => {
-                    if !self.sources[other].waits() {
-                        let (a, b) = (&self.sources[other].name, &self.sources[number].name);
-                        let path = bound.map(ToString::to_string).unwrap_or_default();
-                        self.collision = Some(format!("the sources {a} and {b} both hold {path}"));
-                    }
+                    self.collision = Some(self.both_hold(other, number, bound.map_or(b"", EntryPath::as_bytes)));
                 }
                 (Some(Ordering::Greater), _) => {}
                 _ => first = Some(number),
@@ -167,34 +159,47 @@ impl<'a> Merged<'a> {
         first
     }
 
+    fn both_hold(&self, a: usize, b: usize, path: &[u8]) -> String {
+        let (a, b) = (&self.sources[a].name, &self.sources[b].name);
+        format!("the sources {a} and {b} both hold {}", shown(path))
+    }
+
+    /// The source beside `number` whose place `item` takes, or makes impossible.
+    fn in_the_way(&self, number: usize, item: &dyn Item) -> Option<usize> {
+        let path = item.path().as_bytes();
+        let takes = |place: &Vec<u8>| match place.strip_prefix(path) {
+            Some([]) => true,
+            Some([b'/', ..]) => !item.is_dir(),
+            _ => false,
+        };
+        (0..self.sources.len()).find(|other| *other != number && self.sources[*other].places.iter().any(takes))
+    }
+
     /// What must not stand in a snapshot, and the names at a place that sources share.
-    fn look_at(&mut self, number: usize, path: &EntryPath) {
-        let Source { name, shared, .. } = &mut self.sources[number];
+    fn look_at(&mut self, number: usize, item: &dyn Item) -> Result<(), String> {
+        let path = item.path().as_bytes();
         let first = |path: &[u8]| path.split(|byte| *byte == b'/').next().unwrap_or_default().to_vec();
-        if first(path.as_bytes()) == MANIFEST_NAME.as_bytes() {
-            let what = format!("the source {name} holds {MANIFEST_NAME}, where the manifest of the snapshot stands");
-            self.collision = Some(what);
-            return;
+        let name = &self.sources[number].name;
+        if first(path) == MANIFEST_NAME.as_bytes() {
+            return Err(format!("the source {name} holds {MANIFEST_NAME}, where the manifest of the snapshot stands"));
         }
-        let Some(Shared { at, names }) = shared else { return };
-        let start = if at.is_empty() { 0 } else { at.len() + 1 };
-        let own = first(path.as_bytes().get(start..).unwrap_or_default());
-        match String::from_utf8(own) {
-            Ok(own) => {
-                if !names.contains(&own) {
-                    names.insert(own);
-                }
-                if names.len() > NAMES_MAX {
-                    let what = format!("the source {name} has more than {NAMES_MAX} names at a place that it shares");
-                    self.collision = Some(what);
-                }
-            }
-            Err(own) => {
-                let own = shown(own.as_bytes());
-                let what = format!("the source {name} has the name {own}, which is no text, at a place that it shares");
-                self.collision = Some(what);
-            }
+        if let Some(other) = self.in_the_way(number, item) {
+            return Err(self.both_hold(number, other, path));
         }
+        let Source { name, shared: Some(names), places, .. } = &mut self.sources[number] else { return Ok(()) };
+        let at = places.first().map_or(0, Vec::len);
+        let start = if at == 0 { 0 } else { at + 1 };
+        let own = String::from_utf8(first(path.get(start..).unwrap_or_default())).map_err(|own| {
+            let own = shown(own.as_bytes());
+            format!("the source {name} has the name {own}, which is no text, at a place that it shares")
+        })?;
+        if !names.contains(&own) {
+            names.insert(own);
+        }
+        if names.len() > NAMES_MAX {
+            return Err(format!("the source {name} has more than {NAMES_MAX} names at a place that it shares"));
+        }
+        Ok(())
     }
 }
 
@@ -202,7 +207,7 @@ impl Entries for Merged<'_> {
     fn next(&mut self) -> Option<Box<dyn Item>> {
         let number = self.first().filter(|number| self.collision.is_none() && !self.sources[*number].waits())?;
         let item = self.sources[number].next.take()?;
-        self.look_at(number, item.path());
+        self.collision = self.look_at(number, &*item).err();
         self.see(number, &*item);
         self.collision.is_none().then_some(item)
     }

@@ -47,11 +47,11 @@ pub(super) fn run(args: &Args, surface: Surface<'_>) -> Result<u8> {
     }
 }
 
-/// The configured app that is meant, unless a file of that name exists.
+/// The configured app that is meant; `./name` is the file.
 pub(super) fn app_named(name: &Path, surface: Surface<'_>) -> Option<String> {
     let text = name.to_str()?;
     let config = surface.app.config.as_ref()?;
-    (config.apps.contains_key(text) && name.symlink_metadata().is_err()).then(|| text.to_owned())
+    config.apps.contains_key(text).then(|| text.to_owned())
 }
 
 /// One line for each backup, the oldest first.

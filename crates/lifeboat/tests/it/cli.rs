@@ -104,7 +104,7 @@ fn json_ends_a_failure_with_its_code_on_standard_error() {
         (&["backup", "missing", "--json"], 18, "source-failed"),
         (&["backup", "app", "missing", "--json", "-o", "b.tar.zst"], 18, "incomplete"),
         (&["restore", "app.tar.zst", "--only", "db", "--json"], 2, "usage"),
-        (&["backup", "list", "--json"], 2, "usage"),
+        (&["backup", "list", "missing", "--json"], 2, "usage"),
         (&["backup", "verify", "damaged.tar.zst", "--json"], 1, ""),
         (&["backup", "verify", "cut.tar.zst", "--json"], 1, "verification-failed"),
     ];

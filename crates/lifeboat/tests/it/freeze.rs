@@ -163,6 +163,14 @@ impl Scene {
         std::fs::read_to_string(self.env.path("log")).unwrap_or_default().replace('\n', " ")
     }
 
+    /// Whether there is a good backup or not, no service is told to stand still.
+    fn assert_nothing_waits(&self) {
+        let run = self.env.lifeboat(["status"]);
+        let code = run.exit_code();
+        let said = run.code(code).stdout;
+        assert!(said.ends_with("Nothing waits, and nothing is kept.\n"), "{said}");
+    }
+
     fn is_frozen(&self) -> bool {
         self.env.path("frozen").exists()
     }
@@ -228,7 +236,7 @@ fn ctrl_c_while_a_service_is_frozen_thaws_it() {
         let said = running.wait().code(128 + signal.as_raw());
         assert!(!said.stderr.is_empty());
         assert_eq!((scene.log().as_str(), scene.is_frozen()), ("freeze thaw ", false));
-        scene.env.lifeboat(["status"]).ok();
+        scene.assert_nothing_waits();
     }
 }
 
@@ -272,7 +280,7 @@ fn a_backup_killed_at_any_moment_leaves_nothing_frozen() {
         assert!(!scene.is_frozen(), "{what}: {}", scene.log());
         // A kill between the note and the guard leaves the note, and nothing frozen.
         scene.env.lifeboat(["recover"]).ok();
-        scene.env.lifeboat(["status"]).ok();
+        scene.assert_nothing_waits();
         thawed += usize::from(scene.log() == "freeze thaw ");
     }
     assert!(thawed > 0);

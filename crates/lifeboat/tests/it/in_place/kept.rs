@@ -427,7 +427,7 @@ fn a_new_state_that_has_run_and_is_not_healthy_is_left_to_a_person() {
     live.env.lifeboat(["restore", "--rollback", &id]).ok();
     assert_same_app(&served, "rolled back");
     let said = live.env.lifeboat(["status"]).ok().stdout;
-    assert!(said.starts_with("taken back: "), "{said}");
+    assert!(said.contains("\ntaken back: "), "{said}");
     assert_eq!(status(&live.env, 0)["kept"][0]["is_new_state"], true);
     // What the new state had written is still there.
     let stage = live.stages().pop().unwrap();
