@@ -13,8 +13,11 @@ use crate::tally::Tally;
 /// What [`super::backup`] would do.
 pub(crate) fn plan(ground: &Ground<'_>, request: &BackupRequest, watch: Watch<'_>) -> Result<BackupPlan> {
     let host = host();
-    let job = subject::find(request, ground.config, ground.data_dir, &host)?;
+    let mut job = subject::find(request, ground.config, ground.data_dir, &host)?;
     let destinations = ship::check(&job, ground.data_dir);
+    let is_usable =
+        |name: &String| destinations.iter().any(|found| found.destination == *name && found.error.is_none());
+    job.destinations.retain(|destination| is_usable(&destination.name));
     let target = Target::find(request, &job, &host, &ground.clock.now())?;
     let tally = Tally::new(watch.monitor);
     let mut failures = Failures::default();

@@ -10,7 +10,7 @@ use lifeboat_store as store;
 
 use super::NOTHING_WRITTEN;
 use super::subject::Job;
-use crate::destination::listing::bare_manifest_of;
+use crate::destination::{self, listing::bare_manifest_of};
 use crate::report::{BackupRequest, CompressionKind};
 use crate::size::size;
 use crate::{Error, ErrorKind, Result, naming};
@@ -44,7 +44,8 @@ impl Target {
             Some(path) if !is_dir(&path) => {
                 let name = path.file_name().unwrap_or_default().to_owned();
                 let dir = path.parent().unwrap_or(&request.working_dir).to_owned();
-                Self { dir, compression, has_sidecar: false, is_bare, name: Name::Exact(name) }
+                let has_sidecar = destination::is_marked(&dir);
+                Self { dir, compression, has_sidecar, is_bare, name: Name::Exact(name) }
             }
             dir => {
                 let template = job.app.and_then(|app| app.archive_name.as_deref()).unwrap_or(naming::DEFAULT);
@@ -55,9 +56,11 @@ impl Target {
                 // `.` is wherever somebody is; only an absolute directory is a place for archives.
                 let backup_dir = configured.filter(|dir| dir.is_absolute());
                 let first = job.destinations.first().map(|destination| destination.dir.as_path());
-                let has_sidecar = dir.is_none() && (first.is_some() || backup_dir.is_some());
+                let is_place = dir.is_none() && (first.is_some() || backup_dir.is_some());
                 let dir = dir.or_else(|| first.or(backup_dir).map(Path::to_owned));
                 let dir = dir.unwrap_or_else(|| request.working_dir.clone());
+                // Also where a destination was named as a directory: there only a sidecar makes it known.
+                let has_sidecar = is_place || destination::is_marked(&dir);
                 Self { dir, compression, has_sidecar, is_bare, name: Name::Dated { stem, time, suffix } }
             }
         };

@@ -72,7 +72,8 @@ fn unusable(destination: &Destination, error: Error) -> Error {
     Error::new(kind, format!("destination {}: {}", destination.name, error.what())).state("nothing was written there")
 }
 
-fn is_marked(dir: &Path) -> bool {
+/// Whether `dir` says that it is a destination.
+pub(crate) fn is_marked(dir: &Path) -> bool {
     dir.join(MARKER).symlink_metadata().is_ok()
 }
 

@@ -84,17 +84,14 @@ impl Sidecar {
     }
 
     /// Writes it beside the archive at `path`. One that is left of an archive
-    /// that is gone makes room.
+    /// that is gone makes room; what is no sidecar stays.
     ///
     /// # Errors
     /// When it cannot be written.
     pub(crate) fn write(&self, path: &Path) -> Result<()> {
         let sidecar = path_of(path);
-        match std::fs::remove_file(&sidecar) {
-            Err(error) if error.kind() != std::io::ErrorKind::NotFound => {
-                return Err(store::Error::io("replace", &sidecar, error).into());
-            }
-            _ => {}
+        if Self::parse(&sidecar).is_some() {
+            std::fs::remove_file(&sidecar).map_err(|error| store::Error::io("replace", &sidecar, error))?;
         }
         let dir = sidecar.parent().unwrap_or(Path::new("."));
         let mut file = Unnamed::create(dir)?;

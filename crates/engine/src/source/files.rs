@@ -337,6 +337,8 @@ impl<'a> Tree<'a> {
             Ok(stat) => stat,
             // What we make ourselves while we read, such as the copy of a database, comes and goes.
             Err(Errno::NOENT) if ours::stage_id(name).is_some() => return,
+            // So does what SQLite puts beside a database; the database is in the snapshot.
+            Err(Errno::NOENT) if self.is_database_log(name) => return,
             Err(Errno::NOENT) => {
                 return self.problem(ProblemClass::Vanished, &path, "it was gone when it was looked at");
             }

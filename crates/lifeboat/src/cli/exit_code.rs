@@ -36,9 +36,10 @@ pub(super) fn of_kind(kind: ErrorKind, signal: Option<Signal>) -> u8 {
     }
 }
 
-/// The worst of `codes`.
+/// The worst of `codes`. One that is not in the list, such as that of a mistake, is better than all in it.
 pub(super) fn worst(codes: &[u8]) -> u8 {
-    WORST_FIRST.into_iter().find(|code| codes.contains(code)).unwrap_or(DONE)
+    let listed = WORST_FIRST.into_iter().find(|code| codes.contains(code));
+    listed.or_else(|| codes.iter().copied().find(|code| *code != DONE)).unwrap_or(DONE)
 }
 
 fn of_sources(failed: usize, problems: &Problems) -> u8 {
@@ -76,6 +77,7 @@ mod tests {
         assert_eq!(worst(&[0, 3]), 3);
         assert_eq!(worst(&[3, 18, 1]), 18);
         assert_eq!(worst(&[14, 13]), 13);
+        assert_eq!((worst(&[0, 2]), worst(&[2, 3])), (2, 3));
     }
 
     #[test]

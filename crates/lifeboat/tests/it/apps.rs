@@ -268,6 +268,8 @@ fn a_part_is_told_apart_and_never_the_latest() {
 
     // All of it by name is the whole.
     assert_eq!(apps.summary("backup shop --only conf --only media --only db", 0)["outcome"], "good");
+    apps.configure(&(SHOP.to_owned() + "  other: { sources: { x: { files: { root: DIR/shop/conf } } } }\n"));
+    assert_eq!(lines(&apps.run("backup --only conf --json").code(2), "summary").len(), 1, "other has no such source");
     let said = apps.run("backup shop --only cnof").code(2).stderr;
     assert!(said.contains("shop has no source of that name") && said.contains("conf, db, media"), "{said}");
 }

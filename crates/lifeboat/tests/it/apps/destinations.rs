@@ -182,6 +182,22 @@ fn archives_go_where_the_command_line_else_the_app_else_the_top_says() {
     apps.env.mkdir("out");
     apps.run("backup web -o out").ok();
     assert_eq!(apps.env.names("out"), [dated("web")]);
+    // A destination stays one, however it is named: there only a sidecar makes an archive known.
+    apps.run("backup web -o disk/by-hand.tar.zst").ok();
+    assert!(apps.env.path("disk/by-hand.tar.zst.json").exists());
+    // What has the name of a sidecar and is none is not replaced.
+    apps.env.write("disk/second.tar.zst.json", "mine");
+    let said = apps.run("backup web -o disk/second.tar.zst").code(1).stderr;
+    assert!(said.contains("is whole, and stays"), "{said}");
+    assert_eq!(apps.text("disk/second.tar.zst.json"), "mine");
+    // Moved here by hand, it is listed and never taken for good.
+    std::fs::copy(apps.env.path("mine.tar.zst"), apps.env.path("disk/moved.tar.zst")).unwrap();
+    let listed = apps.listed("");
+    let outcome = |name: &str| {
+        let found = listed.iter().find(|snapshot| snapshot["path"].as_str().unwrap().ends_with(name)).unwrap();
+        found["outcome"].clone()
+    };
+    assert_eq!((outcome("moved.tar.zst"), outcome("by-hand.tar.zst")), (Value::Null, "good".into()));
 
     let apps = Apps::new(
         "backup_dir: DIR/top

@@ -116,7 +116,7 @@ fn a_snapshot_that_lacks_what_is_required_is_restored_by_its_id_only() {
     let apps = shop();
     apps.configure(&super::SHOP.replace("    sources:", "    required: [db, 'media/*.jpg']\n    sources:"));
     apps.remove("shop/media/a.jpg");
-    let summary = apps.summary("backup shop --only conf --only media", 0);
+    let summary = apps.summary("backup shop --only conf --only media", 3);
     let archive = summary["archive"].as_str().unwrap().to_owned();
     apps.env.write("shop/conf/shop.yml", "changed");
     let said = apps.run(&format!("restore {archive} --force --allow-unauthenticated")).code(13).stderr;
@@ -125,4 +125,11 @@ fn a_snapshot_that_lacks_what_is_required_is_restored_by_its_id_only() {
     let id = &summary["id"].as_str().unwrap()[..8];
     apps.run(&format!("restore {id} --force --allow-unauthenticated")).ok();
     assert_eq!(apps.text("shop/conf/shop.yml"), "port: 80\n");
+
+    // A whole one is not good either without it.
+    let said = apps.run("backup shop").code(3).stderr;
+    assert!(said.contains("media/*.jpg: there is no such file, and `required` in lifeboat.yaml names it"), "{said}");
+    assert_eq!(apps.status("", 1)["apps"][0]["last"]["outcome"], "partial");
+    apps.env.write("shop/media/b.jpg", "picture");
+    apps.run("backup shop").ok();
 }
