@@ -275,3 +275,50 @@ pub(super) fn merge<'a>(
     }
     Ok(merged)
 }
+
+#[cfg(test)]
+mod tests {
+    use rusqlite::Connection;
+
+    use super::*;
+
+    /// Shows P5.
+    #[test]
+    fn all_databases_together_are_waited_for_no_longer_than_one() {
+        let dir = tempfile::tempdir().unwrap();
+        let source = |name: &str| {
+            let path = dir.path().join(name);
+            Connection::open(&path).unwrap().execute_batch("CREATE TABLE t(x)").unwrap();
+            (name.to_owned(), SqliteSource { path, busy_timeout: Duration::from_secs(60) })
+        };
+        let databases: Vec<_> = ["a", "b", "c", "d"].into_iter().map(source).collect();
+        let locks: Vec<Connection> =
+            databases.iter().map(|(_, source)| Connection::open(&source.path).unwrap()).collect();
+        locks.iter().for_each(|lock| lock.execute_batch("BEGIN EXCLUSIVE").unwrap());
+        let job = Job {
+            app_name: "app".to_owned(),
+            app: None,
+            files: Vec::new(),
+            stops: BTreeMap::new(),
+            databases,
+            is_scope: false,
+            destinations: Vec::new(),
+            withheld: Vec::new(),
+        };
+        let patience = Duration::from_millis(400);
+        let began = Instant::now();
+        let pinned = std::thread::scope(|scope| {
+            scope.spawn(|| {
+                // Each is free after another half of the time, so that none takes all of it.
+                for lock in locks {
+                    std::thread::sleep(patience / 2);
+                    drop(lock);
+                }
+            });
+            let pinned = pin(&job, Some(patience), &|| Timestamp::UNIX_EPOCH, &Cancel::new(), &mut Failures::default());
+            (pinned.map(|all| all.len()).map_err(|error| error.kind()), began.elapsed())
+        });
+        assert_eq!(pinned.0, Err(ErrorKind::Locked));
+        assert!(pinned.1 < patience * 3 / 2, "{:?}", pinned.1);
+    }
+}

@@ -5,7 +5,7 @@
 use std::collections::VecDeque;
 use std::io::{self, Read};
 use std::path::PathBuf;
-use std::sync::Mutex;
+use std::sync::{Arc, Mutex};
 
 use lifeboat_format::archive::verify::verify;
 use lifeboat_format::archive::{Archive, Compression, UNIT_BYTES, pipeline};
@@ -119,6 +119,74 @@ impl Entries for Listed {
 
     fn lost(&mut self, path: &EntryPath) {
         self.lost.push(path.to_string());
+    }
+}
+
+/// Entries in stretches, each of which may only begin when nothing of those
+/// before is open or listed any more.
+struct Stretches {
+    stretches: VecDeque<VecDeque<Scripted>>,
+    /// Everything that is handed out has a clone of it.
+    alive: Arc<()>,
+    begun: usize,
+}
+
+struct Tracked(Scripted, Arc<()>);
+
+struct TrackedContent(Box<dyn Content>, Arc<()>);
+
+impl Entries for Stretches {
+    fn next(&mut self) -> Option<Box<dyn Item>> {
+        let item = self.stretches.front_mut()?.pop_front()?;
+        Some(Box::new(Tracked(item, Arc::clone(&self.alive))))
+    }
+
+    fn go_on(&mut self) -> bool {
+        assert_eq!(Arc::strong_count(&self.alive), 1, "all of the stretch was read");
+        self.stretches.pop_front();
+        self.begun += 1;
+        !self.stretches.is_empty()
+    }
+
+    fn lost(&mut self, path: &EntryPath) {
+        panic!("{path} is not lost");
+    }
+}
+
+impl Item for Tracked {
+    fn path(&self) -> &EntryPath {
+        self.0.path()
+    }
+
+    fn size(&self) -> u64 {
+        self.0.size()
+    }
+
+    fn is_file(&self) -> bool {
+        true
+    }
+
+    fn is_linked(&self) -> bool {
+        false
+    }
+
+    fn open(&self) -> Result<Opened, Problem> {
+        let Opened { entry, content } = self.0.open()?;
+        let content = content.map(|content| Box::new(TrackedContent(content, Arc::clone(&self.1))) as Box<dyn Content>);
+        Ok(Opened { entry, content })
+    }
+}
+
+impl Read for TrackedContent {
+    fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
+        assert!(Arc::strong_count(&self.1) > 1);
+        self.0.read(buffer)
+    }
+}
+
+impl Content for TrackedContent {
+    fn settle(&mut self) -> Settled {
+        self.0.settle()
     }
 }
 
@@ -295,5 +363,24 @@ fn the_archive_does_not_depend_on_the_number_of_workers() {
                 "{compression:?} with {threads} threads"
             );
         }
+    }
+}
+
+/// Shows P5.
+#[test]
+fn a_stretch_begins_when_everything_before_it_was_read_and_closed() {
+    for threads in [1, 4] {
+        let file = |name: String, len| scripted(&name, vec![Reading::of(content(len))]);
+        let of = |stretch: u32| {
+            // Small ones, one of several units, and one that does not fit into the unit at hand.
+            let lens = [10, UNIT_BYTES - 9_000, 2 * UNIT_BYTES + 5, 20_000, 300];
+            (0..10).map(|number| file(format!("{stretch}/{number:02}"), lens[number % 5])).collect()
+        };
+        let stretches = VecDeque::from([of(0), VecDeque::new(), of(1), of(2)]);
+        let mut entries = Stretches { stretches, alive: Arc::default(), begun: 0 };
+        let dir = tempfile::tempdir().unwrap();
+        let options = pipeline::Options { compression: Compression::Zstd(1), threads };
+        let captured = pipeline::capture(dir.path(), options, &mut entries, &Heard::default(), &Cancel::new()).unwrap();
+        assert_eq!((captured.totals().files, entries.begun), (30, 4));
     }
 }

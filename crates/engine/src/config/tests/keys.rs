@@ -12,13 +12,14 @@ destinations:
 apps:
   shop:
     sources:
-      conf: { files: { root: /srv/shop/conf, exclude: ["*.tmp"], at: ".", stop: [web.service] } }
+      conf: { files: { root: /srv/shop/conf, exclude: ["*.tmp"], at: ".", stop: [mailer] } }
       media: { files: { root: /srv/shop/media/, at: state/media/ } }
       db: { sqlite: { path: /srv/shop/media/shop.db, busy_timeout: 5s } }
     services:
       units: [web.service]
       commands:
         worker: { stop: [w, stop], start: [w, start], freeze: [w, hold], thaw: [w, go] }
+        mailer: { stop: [m, stop], start: [m, start] }
       restore_stop: [web.service]
       freeze: [worker, web.service]
       freeze_max: 30s
@@ -63,7 +64,7 @@ fn every_key_of_an_app_is_read() {
     let shop = &config.apps["shop"];
     let conf = files(&shop.sources["conf"]);
     assert_eq!((conf.at.as_deref(), &conf.exclude[..]), (Some(""), &words("*.tmp *.log")[..]));
-    assert_eq!(service_names(&conf.stop), ["web.service"]);
+    assert_eq!(service_names(&conf.stop), ["mailer"]);
     let media = files(&shop.sources["media"]);
     assert_eq!((media.at.as_deref(), &media.exclude[..]), (Some("state/media"), &words("*.log *.tmp")[..]));
     assert_eq!(media.root.as_os_str(), "/srv/shop/media");
@@ -220,6 +221,10 @@ fn a_mistake_in_a_source_is_an_error_with_its_place() {
         ("a: { files: { root: /x, at: manifest.json } }", "4:35: the manifest stands at `manifest.json`"),
         ("a: { files: { root: /x/manifest.json, at: . } }", "4:49: the manifest stands at `manifest.json`"),
         ("a: { files: { root: /x, stop: [b.service] } }", "4:38: unknown service `b.service`"),
+        (
+            "{ a: { files: { root: /x, stop: [c.service] } } }\n    services: { units: [c.service], freeze: [c.service] }",
+            "4:40: `c.service` stands still for the whole app by `freeze`, expected it in one of the two",
+        ),
         (
             "{ a: { files: { root: /x, at: files/b } }, b: { files: { root: /y } } }",
             "4:37: `files/b` is where the source `b` stands, expected another place",
