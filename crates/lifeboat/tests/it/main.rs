@@ -1,5 +1,6 @@
 //! The integration tests of this crate, one binary.
 
+mod aegis;
 mod apps;
 mod changes;
 mod cli;
