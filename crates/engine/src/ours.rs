@@ -11,7 +11,7 @@ use crate::beneath;
 /// How the name of a stage begins; 32 hex digits follow.
 pub(crate) const STAGE_PREFIX: &str = ".lifeboat-";
 /// What stands between the name of a replaced database and the time.
-const REPLACED: &[u8] = b".bad-";
+pub(crate) const REPLACED: &[u8] = b".bad-";
 /// The file in a stage that says what it is, locked while a run uses it.
 pub(crate) const STAGE_POINTER: &str = "lifeboat-stage";
 

@@ -306,6 +306,9 @@ fn render_kept(report: &LiveReport, surface: Surface<'_>) {
         None => console.info("what was replaced is gone"),
         Some(kept) => {
             console.info(format_args!("replaced: {}", status::kept_line(kept)));
+            for path in &kept.aside {
+                console.info(format_args!("set aside, with its logs: {path}"));
+            }
             let id = &kept.id[..8.min(kept.id.len())];
             console.info(format_args!("Next: lifeboat restore --undo {id}   to put it back"));
             console.info(format_args!("      lifeboat restore --discard {id}   to free its space"));

@@ -10,6 +10,7 @@ use crate::env::{Run, TestEnv};
 use crate::fidelity::{Tree, assert_same, snapshot};
 
 mod agreed;
+mod databases;
 mod kept;
 mod model;
 mod plan;

@@ -3,16 +3,19 @@
 //! SQLite finds them. The stage holds it until then, and again for an undo.
 //! Whether it is in the one place or the other, the inode says.
 
+use rustix::fs::Stat;
 use rustix::io::Errno;
 use serde::{Deserialize, Serialize};
 
 use super::attrs::set_mtime;
-use super::database::sources;
+use super::build::make_dirs;
+use super::database::{base_of_log, log_of, sources};
 use super::journal::{Journal, Phase, Story};
 use super::name::{Name, join, split};
 use super::step::{Side, Sides, Spot, Step};
-use super::tree::mtime;
-use crate::{Result, beneath, ours};
+use super::tree::{is_file, mtime};
+use crate::sqlite::LOGS;
+use crate::{Error, ErrorKind, Result, beneath, ours};
 
 /// One file that was set aside.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -25,16 +28,23 @@ pub(super) struct Aside {
     inode: u64,
 }
 
+impl Aside {
+    pub(super) fn is_log(&self) -> bool {
+        base_of_log(&self.name.0).is_some()
+    }
+}
+
 /// What the steps of a restore that stands have replaced of databases, with
 /// the names it is given.
 fn find(story: &Story, sides: &Sides, epoch: i64) -> Vec<Aside> {
     let mut found = Vec::new();
     for (place, database) in sources(&story.header.terms) {
         let (dir, name) = split(&database);
-        // A name that is taken belongs to another restore.
+        // A name that is taken belongs to another restore; a log there would be taken for one of this database.
         let is_free = |epoch: &i64| {
             let path = join(dir, &ours::replaced_name(name, *epoch));
-            sides.live(place).stat(&path).is_ok_and(|stat| stat.is_none())
+            let mut ends = [""].into_iter().chain(LOGS);
+            ends.all(|end| sides.live(place).stat(&log_of(&path, end)).is_ok_and(|stat| stat.is_none()))
         };
         let Some(epoch) = (epoch..epoch + 1000).find(is_free) else { continue };
         let named = |end: &[u8]| Name(join(dir, &[&ours::replaced_name(name, epoch), end].concat()));
@@ -74,15 +84,45 @@ pub(super) fn give_names(journal: &mut Journal) -> Result<()> {
     sides.sync()
 }
 
-/// Brings what has a name beside the database back into the stage, to be put back from there.
-pub(super) fn take_back(story: &Story) -> Result<()> {
+/// Whether all that an undo needs is where it was put; a person may have moved it.
+pub(super) fn check(story: &Story) -> Result<()> {
     let sides = Sides::open(&story.header.terms)?;
+    for aside in story.aside.iter().filter(|aside| !aside.is_log()) {
+        let kept = sides.staged(aside.place, aside.kept.side).map(|tree| tree.stat(&aside.kept.path.0));
+        let named = sides.live(aside.place).stat(&aside.name.0);
+        let is_it = |stat: Option<Stat>| stat.is_some_and(|stat| stat.st_ino == aside.inode);
+        if !is_it(named.unwrap_or(None)) && !is_it(kept.and_then(std::result::Result::ok).flatten()) {
+            let path = story.header.terms.places[aside.place].live(&aside.name.0);
+            return Err(Error::new(ErrorKind::Usage, format!("{} is not what was set aside there", path.display()))
+                .state("nothing was changed")
+                .next("move the database that was replaced back to that name, with its logs; or remove what is kept by `lifeboat restore --discard`"));
+        }
+    }
+    Ok(())
+}
+
+/// Brings what has a name beside the database back into the stage, to be put
+/// back from there. Whoever has opened it since may have left it with other logs.
+pub(super) fn take_back(journal: &mut Journal) -> Result<()> {
+    let sides = Sides::open(&journal.story.header.terms)?;
+    move_back(journal, &sides)
+}
+
+fn move_back(journal: &mut Journal, sides: &Sides) -> Result<()> {
+    let logs = find_logs(&journal.story, sides)?;
+    if !logs.is_empty() {
+        let mut aside = journal.story.aside.clone();
+        aside.retain(|known| logs.iter().all(|log| log.name != known.name));
+        aside.extend(logs);
+        journal.set_aside(aside)?;
+    }
+    let story = &journal.story;
     for aside in &story.aside {
         let failed = |error| {
             lifeboat_store::Error::io("move", &story.header.terms.places[aside.place].live(&aside.name.0), error)
         };
-        match move_it(&sides, aside, false) {
-            // It stands in the stage already; if it is nowhere, the list of steps finds that out.
+        match move_it(sides, aside, false) {
+            // It stands in the stage already, or nowhere.
             Ok(()) | Err(Errno::NOENT) => {}
             Err(error) => return Err(failed(error).into()),
         }
@@ -90,29 +130,50 @@ pub(super) fn take_back(story: &Story) -> Result<()> {
     Ok(())
 }
 
-/// Removes what has a name beside the database.
-pub(super) fn remove(story: &Story) -> Result<()> {
-    if story.aside.is_empty() {
+/// Logs beside databases that were set aside that are not those which were set aside with them.
+fn find_logs(story: &Story, sides: &Sides) -> Result<Vec<Aside>> {
+    let mut found = Vec::new();
+    for step in &story.steps {
+        let Step::Vacate { place, live, to, database, .. } = step else { continue };
+        let end = &live.0[database.0.len()..];
+        for base in story.aside.iter().filter(|aside| aside.place == *place && !aside.is_log()) {
+            let (name, dir) = (Name([&base.name.0, end].concat()), split(&database.0).0);
+            let is_of = split(&base.name.0).0 == dir && is_named_after(&base.name.0, &database.0);
+            let failed =
+                |error| lifeboat_store::Error::io("look at", &story.header.terms.places[*place].live(&name.0), error);
+            let tree = sides.live(*place);
+            let is_there = tree.stat(&base.name.0).map_err(failed)?.is_some_and(|stat| stat.st_ino == base.inode);
+            let is_of = is_of && is_there;
+            let Some(stat) = tree.stat(&name.0).map_err(failed)?.filter(|stat| is_of && is_file(stat)) else {
+                continue;
+            };
+            if story.aside.iter().any(|known| known.name == name && known.inode == stat.st_ino) {
+                continue;
+            }
+            let staged = sides.staged(*place, to.side);
+            staged.map_or(Ok(()), |tree| make_dirs(tree, split(&to.path.0).0)).map_err(failed)?;
+            found.push(Aside { place: *place, kept: to.clone(), name, inode: stat.st_ino });
+        }
+    }
+    Ok(found)
+}
+
+/// Whether `name` is one that was given to the database at `database`.
+fn is_named_after(name: &[u8], database: &[u8]) -> bool {
+    name.strip_prefix(database).is_some_and(|rest| rest.starts_with(ours::REPLACED))
+}
+
+/// Removes what has a name beside the database: it goes into the stage, which
+/// is removed with all in it. What a person has moved is theirs.
+pub(super) fn put_away(journal: &mut Journal) -> Result<()> {
+    let terms = &journal.story.header.terms;
+    let is_gone = |aside: &Aside| !terms.places[aside.place].base.as_path().is_dir();
+    if journal.story.aside.is_empty() || journal.story.aside.iter().any(is_gone) {
         return Ok(());
     }
-    let sides = Sides::open(&story.header.terms)?;
-    for aside in &story.aside {
-        let tree = sides.live(aside.place);
-        let remove = || {
-            if tree.stat(&aside.name.0)?.is_none_or(|stat| stat.st_ino != aside.inode) {
-                return Ok(());
-            }
-            keep_time(&sides, aside, || {
-                let (dir, name) = tree.parent(&aside.name.0)?;
-                rustix::fs::unlinkat(&*dir, name, rustix::fs::AtFlags::empty())
-            })
-        };
-        let failed = |error| {
-            lifeboat_store::Error::io("remove", &story.header.terms.places[aside.place].live(&aside.name.0), error)
-        };
-        remove().map_err(failed)?;
-    }
-    Ok(())
+    // Another restore may have put another directory in the place of one, with all that was set aside in it.
+    let sides = Sides::open_as_they_are(terms)?;
+    move_back(journal, &sides)
 }
 
 fn move_it(sides: &Sides, aside: &Aside, to_name: bool) -> rustix::io::Result<()> {

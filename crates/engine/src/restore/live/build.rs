@@ -8,15 +8,15 @@ use lifeboat_store as store;
 use rustix::fs::Stat;
 
 use super::attrs::{Attrs, attrs};
-use super::database::has_state_in_logs;
+use super::database::{has_state_in_logs, is_database};
 use super::ground::Ground;
 use super::journal::Replaced;
 use super::left_out::{Fate, Judge};
-use super::name::{join, split};
+use super::name::{Name, below, join, split};
 use super::plan::Known;
 use super::step::{DirChange, Side, Sides, Spot, Step};
 use super::survey::stamp;
-use super::terms::{Mode, Rules, Terms};
+use super::terms::{Mode, RootKind, Rules, Terms};
 use super::tree::{Tree, is_dir, size};
 use crate::report::LISTED_MAX;
 use crate::restore::node;
@@ -47,6 +47,8 @@ pub(super) struct Builder<'a> {
     pub(super) built: Built,
     /// Logs of databases that steps of their own move away.
     pub(super) vacated: HashSet<(usize, Vec<u8>)>,
+    /// Directories that are staged and come where nothing is, by place and path.
+    pub(super) placed: Vec<(usize, Vec<u8>)>,
 }
 
 /// A place and a path in it, with where that is in its source.
@@ -61,7 +63,10 @@ pub(super) struct At<'p> {
 impl Builder<'_> {
     /// Goes through all sources.
     pub(super) fn build(mut self) -> Result<Built> {
-        for number in 0..self.terms.roots.len() {
+        // Directories come with the files in them, and databases after that into these.
+        let is_of = |kind| (0..self.terms.roots.len()).filter(move |number| self.terms.roots[*number].kind == kind);
+        let numbers: Vec<usize> = is_of(RootKind::Files).chain(is_of(RootKind::Sqlite)).collect();
+        for number in numbers {
             let root = &self.terms.roots[number];
             if let Some((place, path)) = root.outer.and_then(|_| root.place(b"", &self.terms.places)) {
                 self.root(At { number, inner: b"", place, path: &path })?;
@@ -92,19 +97,54 @@ impl Builder<'_> {
 
     /// The root of a source; the directories above it may be missing too.
     fn root(&mut self, at: At<'_>) -> Result<()> {
-        for (end, _) in at.path.iter().enumerate().filter(|(_, byte)| **byte == b'/') {
+        let ends = at.path.iter().enumerate().filter(|(_, byte)| **byte == b'/').map(|(end, _)| end);
+        let ends: Vec<usize> = ends.chain([at.path.len()]).collect();
+        let mut came = None;
+        for end in ends {
             let above = At { path: &at.path[..end], ..at };
-            if self.live_stat(above)?.is_none() {
-                return self.place(above);
+            if self.live_stat(above)?.is_some() {
+                continue;
+            }
+            let Some(brought) = self.comes(above)? else {
+                self.place(above)?;
+                // What moves into a directory that comes with another source changes its time.
+                return came.map_or(Ok(()), |came| self.keep_staged(came));
+            };
+            came = Some(brought);
+        }
+        if came.is_none() { self.entry(at).map(drop) } else { Ok(()) }
+    }
+
+    /// Where something that is missing is staged, if it comes with a directory that another source brings.
+    fn comes(&self, at: At<'_>) -> Result<Option<(usize, Vec<u8>)>> {
+        let live = Name::of(&self.terms.places[at.place].live(at.path));
+        for (place, path) in &self.placed {
+            let Some(rest) = below(&live.0, &Name::of(&self.terms.places[*place].live(path)).0) else { continue };
+            let staged = join(path, rest);
+            if self.staged_stat(At { place: *place, path: &staged, ..at })?.is_some() {
+                return Ok(Some((*place, staged)));
             }
         }
-        self.entry(at).map(|_| ())
+        Ok(None)
+    }
+
+    /// The staged directory at `path` of `place` stays as it is staged, though something moves into it.
+    fn keep_staged(&mut self, (place, path): (usize, Vec<u8>)) -> Result<()> {
+        let at = At { number: 0, inner: b"", place, path: &path };
+        let inode = self.staged_stat(at)?.map_or(0, |stat| stat.st_ino);
+        let forward = Some(self.staged_attrs(at)?);
+        self.built.dirs.push(DirChange { place, path: Name(path), inode, forward, backward: None });
+        Ok(())
     }
 
     /// One staged thing. True when its name in its directory now leads to something else.
     fn entry(&mut self, at: At<'_>) -> Result<bool> {
         let Some(staged) = self.staged_stat(at)? else { return Ok(false) };
-        let Some(live) = self.live_stat(at)? else {
+        if self.is_foreign_log(at)? {
+            return Ok(false);
+        }
+        let live = self.live_stat(at)?.filter(|_| !self.vacated.contains(&(at.place, at.path.to_vec())));
+        let Some(live) = live else {
             self.place(at)?;
             return Ok(true);
         };
@@ -126,13 +166,13 @@ impl Builder<'_> {
         }
         self.note_replaced(at, &live, true)?;
         let live = self.settled(at, live)?;
-        let logs = if self.concerns_database(at, &staged, Some(&live))? {
-            Some(self.vacate_logs(at, staged.st_ino)?)
+        let clears = if self.concerns_database(at, &staged, Some(&live))? {
+            self.vacate_logs(at, staged.st_ino, Some(live.st_ino))?
         } else {
-            None
+            Vec::new()
         };
         self.replace(at, &staged, &live);
-        logs.into_iter().for_each(|logs| self.clear_logs(at, logs));
+        self.built.steps.extend(clears);
         Ok(true)
     }
 
@@ -178,14 +218,17 @@ impl Builder<'_> {
     fn place(&mut self, at: At<'_>) -> Result<()> {
         let Some(staged) = self.staged_stat(at)? else { return Ok(()) };
         let is_database = self.concerns_database(at, &staged, None)?;
-        let logs = if is_database { Some(self.vacate_logs(at, staged.st_ino)?) } else { None };
+        let clears = if is_database { self.vacate_logs(at, staged.st_ino, None)? } else { Vec::new() };
         self.built.steps.push(Step::Move {
             place: at.place,
             from: Spot::new(Side::Swap, at.path),
             to: Spot::new(Side::Live, at.path),
             inode: staged.st_ino,
         });
-        logs.into_iter().for_each(|logs| self.clear_logs(at, logs));
+        if is_dir(&staged) {
+            self.placed.push((at.place, at.path.to_vec()));
+        }
+        self.built.steps.extend(clears);
         Ok(())
     }
 
@@ -204,7 +247,7 @@ impl Builder<'_> {
         let (place, path) = (at.place, at.path);
         if self.exchanges[place] {
             let staged_spot = Spot::new(Side::Swap, path);
-            let live_name = super::name::Name(path.to_vec());
+            let live_name = Name(path.to_vec());
             let (new, old) = (staged.st_ino, live.st_ino);
             return self.built.steps.push(Step::Exchange { place, staged: staged_spot, live: live_name, new, old });
         }
@@ -229,12 +272,8 @@ impl Builder<'_> {
                 }
             }
         }
-        let mut now = self.live_attrs(at)?;
-        // The stage stands in it, which changed its time.
-        let is_base = at.path.is_empty();
-        if is_base {
-            now = now.at(self.terms.places[at.place].mtime);
-        }
+        let now = self.live_attrs(at)?;
+        let is_base = self.base_time(at).is_some();
         let wanted = if self.terms.mode != Mode::Merge && self.rules.selects(at.number, at.inner, true) {
             Some(self.staged_attrs(at)?)
         } else {
@@ -248,7 +287,19 @@ impl Builder<'_> {
     }
 
     fn live_attrs(&self, at: At<'_>) -> Result<Attrs> {
-        attrs(self.sides.live(at.place), at.path, &self.terms.places[at.place].live(at.path))
+        let now = attrs(self.sides.live(at.place), at.path, &self.terms.places[at.place].live(at.path))?;
+        // Where a stage stands in it, that changed its time.
+        Ok(match self.base_time(at) {
+            Some(time) => now.at(time),
+            None => now,
+        })
+    }
+
+    /// When the directory was last changed before a stage was made in it, if one was.
+    fn base_time(&self, at: At<'_>) -> Option<(i64, u32)> {
+        let live = self.terms.places[at.place].live(at.path);
+        let place = self.terms.places.iter().find(|place| place.base.as_path() == live);
+        place.map(|place| place.mtime)
     }
 
     fn staged_attrs(&self, at: At<'_>) -> Result<Attrs> {
@@ -257,7 +308,7 @@ impl Builder<'_> {
 
     fn change_dir(&mut self, at: At<'_>, forward: Option<Attrs>, backward: Option<Attrs>) -> Result<()> {
         let Some(live) = self.live_stat(at)? else { return Ok(()) };
-        let path = super::name::Name(at.path.to_vec());
+        let path = Name(at.path.to_vec());
         self.built.dirs.push(DirChange { place: at.place, path, inode: live.st_ino, forward, backward });
         Ok(())
     }
@@ -283,7 +334,11 @@ impl Builder<'_> {
                 let to = Spot::new(Side::Removed, at.path);
                 self.make_home(at.place, &to)?;
                 let from = Spot::new(Side::Live, at.path);
+                // The new state may make another database of this name, with logs that must not stay.
+                let is_database = is_database(self.sides.live(at.place), at.path, &live);
+                let clears = if is_database { self.vacate_logs(at, 0, Some(live.st_ino))? } else { Vec::new() };
                 self.built.steps.push(Step::Move { place: at.place, from, to, inode: live.st_ino });
+                self.built.steps.extend(clears);
                 Ok(true)
             }
             Fate::Mixed => {
@@ -345,7 +400,7 @@ impl Builder<'_> {
             let now = self.live_attrs(at)?;
             self.change_dir(at, None, Some(now))?;
             let inode = self.staged_stat(at)?.map_or(0, |stat| stat.st_ino);
-            let path = super::name::Name(at.path.to_vec());
+            let path = Name(at.path.to_vec());
             self.built.dirs.push(DirChange {
                 place: at.place,
                 path,
@@ -365,7 +420,11 @@ impl Builder<'_> {
 
     /// True when something is carried over.
     fn carry_or_drop(&mut self, at: At<'_>, live: &Stat) -> Result<bool> {
-        match self.judge(at, live)? {
+        if self.vacated.contains(&(at.place, at.path.to_vec())) {
+            return Ok(true);
+        }
+        let fate = if self.is_log_of_replaced(at)? { Fate::Goes } else { self.judge(at, live)? };
+        match fate {
             Fate::Goes => {
                 self.note_replaced(at, live, false)?;
                 Ok(false)
@@ -377,6 +436,9 @@ impl Builder<'_> {
                     to: Spot::new(Side::Swap, at.path),
                     inode: live.st_ino,
                 });
+                if is_database(self.sides.live(at.place), at.path, live) {
+                    self.carry_logs(at);
+                }
                 Ok(true)
             }
             // The directory stays for what is in it: the staged side gets one like it.
@@ -402,7 +464,7 @@ pub(super) fn aside(path: &[u8]) -> Spot {
     Spot::new(Side::Removed, format!("was-{name}").as_bytes())
 }
 
-fn make_dirs(tree: &Tree, path: &[u8]) -> rustix::io::Result<()> {
+pub(super) fn make_dirs(tree: &Tree, path: &[u8]) -> rustix::io::Result<()> {
     if path.is_empty() {
         return Ok(());
     }

@@ -12,9 +12,9 @@ use rustix::fs::{OFlags, Stat};
 
 use super::build::{At, Builder, aside};
 use super::name::Name;
-use super::step::{Side, Spot, Step, cleared};
-use super::terms::{RootKind, Terms};
-use super::tree::{Tree, is_file, size};
+use super::step::{Side, Sides, Spot, Step, cleared};
+use super::terms::{Mode, RootKind, Terms};
+use super::tree::{Tree, is_dir, is_file, size};
 use crate::sqlite::{LOGS, begins_like_one};
 use crate::{Result, beneath};
 
@@ -32,9 +32,14 @@ pub(super) fn base_of_log(path: &[u8]) -> Option<&[u8]> {
     (!base.is_empty() && !base.ends_with(b"/")).then_some(base)
 }
 
+/// Whether a database can have this size.
+pub(super) fn may_be_database(size: u64) -> bool {
+    size > 0 && size.is_multiple_of(PAGE_MIN_BYTES)
+}
+
 /// Whether what is at `path` begins as a database does. Of most files, the size tells that they do not.
 pub(super) fn is_database(tree: &Tree, path: &[u8], stat: &Stat) -> bool {
-    if !is_file(stat) || size(stat) == 0 || !size(stat).is_multiple_of(PAGE_MIN_BYTES) {
+    if !is_file(stat) || !may_be_database(size(stat)) {
         return false;
     }
     let mut start = [0; 16];
@@ -65,10 +70,12 @@ pub(super) struct Turned {
     kept: HashMap<(usize, Name), u64>,
     /// Logs that were vacated in this list.
     vacated: HashMap<(usize, Name), u64>,
+    /// The databases that go, by place and path, as far as they are there.
+    gone: HashMap<(usize, Name), u64>,
 }
 
 impl Turned {
-    pub(super) fn of(steps: &[Step]) -> Self {
+    pub(super) fn of(steps: &[Step], sides: &Sides) -> Self {
         let databases: HashSet<(usize, &Name)> = steps
             .iter()
             .filter_map(|step| match step {
@@ -77,13 +84,20 @@ impl Turned {
             })
             .collect();
         let kept = steps.iter().filter_map(|step| match step {
-            Step::Exchange { place, live, old, .. } => Some((*place, live, *old)),
-            Step::Move { place, from, inode, .. } if from.side == Side::Live => Some((*place, &from.path, *inode)),
+            Step::Exchange { place, live, staged, .. } => Some((*place, live, staged)),
+            Step::Move { place, from, to, .. } if from.side == Side::Live => Some((*place, &from.path, to)),
             _ => None,
         });
         let kept = kept.filter(|(place, live, _)| databases.contains(&(*place, *live)));
-        let kept = kept.map(|(place, live, old)| ((place, live.clone()), old)).collect();
-        Self { kept, vacated: HashMap::new() }
+        // Its inode now: the state that is kept may have replaced it while it ran.
+        let inode = |tree: &Tree, path: &[u8]| tree.stat(path).ok().flatten().map(|stat| stat.st_ino);
+        let kept = kept.filter_map(|(place, live, kept)| {
+            Some(((place, live.clone()), inode(sides.staged(place, kept.side)?, &kept.path.0)?))
+        });
+        let gone = databases
+            .iter()
+            .filter_map(|(place, live)| Some(((*place, (*live).clone()), inode(sides.live(*place), &live.0)?)));
+        Self { kept: kept.collect(), vacated: HashMap::new(), gone: gone.collect() }
     }
 }
 
@@ -98,62 +112,98 @@ impl Builder<'_> {
             || live.is_some_and(|live| is_database(self.sides.live(at.place), at.path, live)))
     }
 
-    /// The logs beside `at` go, before the database `new` takes its place.
-    pub(super) fn vacate_logs(&mut self, at: At<'_>, new: u64) -> Result<Vec<(Name, Vec<u64>)>> {
-        let mut logs = Vec::new();
+    /// The logs beside the database at `at` go, before `new` takes its place (0: nothing does). What the
+    /// new state writes into the same goes before `old` comes back, by the steps that are returned.
+    pub(super) fn vacate_logs(&mut self, at: At<'_>, new: u64, old: Option<u64>) -> Result<Vec<Step>> {
+        let mut clears = Vec::new();
         for end in LOGS {
             let (path, inner) = (log_of(at.path, end), log_of(at.inner, end));
             let log = At { inner: &inner, path: &path, ..at };
-            // A snapshot that holds the log as a file of its own brings both.
-            if self.staged_stat(log)?.is_some() {
-                continue;
-            }
+            let (place, live, database) = (at.place, Name(path.clone()), Name(at.path.to_vec()));
             let to = Spot::new(Side::Removed, &path);
             let inode = match self.live_stat(log)? {
                 None => None,
-                Some(live) => {
-                    self.note_replaced(log, &live, false)?;
-                    let live = self.settled(log, live)?;
-                    self.make_home(at.place, &to)?;
-                    Some(live.st_ino)
+                // Whatever it is, it is no log.
+                Some(stat) if is_dir(&stat) => continue,
+                Some(stat) => {
+                    self.note_replaced(log, &stat, false)?;
+                    let stat = self.settled(log, stat)?;
+                    self.make_home(place, &to)?;
+                    Some(stat.st_ino)
                 }
             };
-            let (place, database) = (at.place, Name(at.path.to_vec()));
-            self.built.steps.push(Step::Vacate { place, live: Name(path.clone()), to, inode, database, new });
+            let step = Step::Vacate { place, live: live.clone(), to, inode, database: database.clone(), new };
+            self.built.steps.push(step);
             self.vacated.insert((place, path.clone()));
-            logs.push((Name(path), inode.into_iter().collect()));
+            // A log that the snapshot holds as a file of its own moves in after its database, and out before it.
+            if self.staged_stat(log)?.is_none() {
+                clears.push(Step::Clear { place, live, known: inode.into_iter().collect(), database, old });
+            }
         }
-        Ok(logs)
+        Ok(clears)
     }
 
-    /// What the new state writes into these logs goes, before the old database comes back.
-    pub(super) fn clear_logs(&mut self, at: At<'_>, logs: Vec<(Name, Vec<u64>)>) {
-        let (place, database) = (at.place, Name(at.path.to_vec()));
-        let clear = |(live, known)| Step::Clear { place, live, known, database: database.clone() };
-        self.built.steps.extend(logs.into_iter().map(clear));
+    /// Whether `at` is a log in the snapshot that must stay out: see [`is_foreign_log`].
+    pub(super) fn is_foreign_log(&self, at: At<'_>) -> Result<bool> {
+        let (Some(inner), Some(path)) = (base_of_log(at.inner), base_of_log(at.path)) else { return Ok(false) };
+        let comes = self.terms.mode != Mode::Merge && self.staged_stat(At { inner, path, ..at })?.is_some();
+        Ok(is_foreign_log(self.sides.live(at.place), at.path, comes))
+    }
+
+    /// Whether `at` is a live log of a database that the staged one replaces.
+    pub(super) fn is_log_of_replaced(&self, at: At<'_>) -> Result<bool> {
+        let (Some(inner), Some(path)) = (base_of_log(at.inner), base_of_log(at.path)) else { return Ok(false) };
+        let base = At { inner, path, ..at };
+        match self.staged_stat(base)? {
+            Some(staged) => self.concerns_database(base, &staged, self.live_stat(base)?.as_ref()),
+            None => Ok(false),
+        }
+    }
+
+    /// A database that is carried over takes its logs along, those too that are there later.
+    pub(super) fn carry_logs(&mut self, at: At<'_>) {
+        for end in LOGS {
+            let (place, live) = (at.place, log_of(at.path, end));
+            self.vacated.insert((place, live.clone()));
+            self.built.steps.push(Step::Follow { place, live: Name(live) });
+        }
     }
 
     /// Turns [`Step::Clear`] around: the log of the state that goes gives way to that of the one that comes back.
-    pub(super) fn vacate_again(
-        &mut self,
-        turned: &mut Turned,
-        place: usize,
-        live: &Name,
-        database: &Name,
-    ) -> Result<()> {
+    pub(super) fn vacate_again(&mut self, turned: &mut Turned, place: usize, live: &Name, of: &Name) -> Result<()> {
         let failed = |error| lifeboat_store::Error::io("look at", &self.terms.places[place].live(&live.0), error);
-        let now = self.sides.live(place).stat(&live.0).map_err(failed)?;
-        let to = aside(&[&live.0, &b"-undo"[..]].concat());
+        let now = self.sides.live(place).stat(&live.0).map_err(failed)?.filter(|now| !is_dir(now));
+        let to = self.free_home(place, &live.0)?;
         if let Some(now) = &now {
             let (number, inner) = self.source_of(place, &live.0);
-            self.note_replaced(At { number, inner: &inner, place, path: &live.0 }, now, false)?;
+            let at = At { number, inner: &inner, place, path: &live.0 };
+            self.note_replaced(at, now, false)?;
+            self.make_home(place, &to)?;
             turned.vacated.insert((place, live.clone()), now.st_ino);
         }
         let inode = now.map(|now| now.st_ino);
-        let new = turned.kept.get(&(place, database.clone())).copied().unwrap_or(0);
-        let (live, database) = (live.clone(), database.clone());
-        self.built.steps.push(Step::Vacate { place, live, to, inode, database, new });
+        let new = turned.kept.get(&(place, of.clone())).copied().unwrap_or(0);
+        self.built.steps.push(Step::Vacate { place, live: live.clone(), to, inode, database: of.clone(), new });
         Ok(())
+    }
+
+    /// Where in the stage a log can be kept: another state's may be there.
+    fn free_home(&self, place: usize, live: &[u8]) -> Result<Spot> {
+        let homes = [Spot::new(Side::Removed, live), aside(&[live, &b"-undo"[..]].concat())];
+        for home in &homes {
+            if self.kept_stat(place, home)?.is_none() {
+                return Ok(home.clone());
+            }
+        }
+        let name = format!("log-{}", lifeboat_store::durable::random_hex());
+        Ok(Spot::new(Side::Removed, name.as_bytes()))
+    }
+
+    /// What is kept at `kept`.
+    pub(super) fn kept_stat(&self, place: usize, kept: &Spot) -> Result<Option<Stat>> {
+        let failed = |error| lifeboat_store::Error::io("look at", &self.sides.path(place, kept), error);
+        let tree = self.sides.staged(place, kept.side);
+        Ok(tree.map(|tree| tree.stat(&kept.path.0)).transpose().map_err(failed)?.flatten())
     }
 
     /// Turns [`Step::Vacate`] around: the log comes back, after its database.
@@ -162,23 +212,35 @@ impl Builder<'_> {
         turned: &Turned,
         place: usize,
         (live, database): (&Name, &Name),
-        (kept, inode): (&Spot, Option<u64>),
+        kept: &Spot,
     ) -> Result<()> {
-        let failed = |error| lifeboat_store::Error::io("look at", &self.sides.path(place, kept), error);
-        let tree = self.sides.staged(place, kept.side);
-        let there = tree.map(|tree| tree.stat(&kept.path.0)).transpose().map_err(failed)?.flatten();
-        // What a rollback cleared has a place of its own; nobody noted which inode it was.
-        let is_meant = |there: &Stat| inode == Some(there.st_ino) || *kept == cleared(&live.0);
-        let there = there.filter(is_meant).map(|there| there.st_ino);
-        if let Some(inode) = there {
+        // If the old state had come back once and had run, the log that it had then was cleared away.
+        let mut there = None;
+        for spot in [kept.clone(), cleared(&live.0)] {
+            there = self.kept_stat(place, &spot)?.map(|stat| (spot, stat.st_ino));
+            if there.is_some() {
+                break;
+            }
+        }
+        let inode = there.as_ref().map(|(_, inode)| *inode);
+        if let Some((from, inode)) = there {
             let to = Spot::new(Side::Live, &live.0);
-            self.built.steps.push(Step::Move { place, from: kept.clone(), to, inode });
+            self.built.steps.push(Step::Move { place, from, to, inode });
         }
         let gone = turned.vacated.get(&(place, live.clone())).copied();
-        let known = there.into_iter().chain(gone).collect();
-        self.built.steps.push(Step::Clear { place, live: live.clone(), known, database: database.clone() });
+        let known = inode.into_iter().chain(gone).collect();
+        let old = turned.gone.get(&(place, database.clone())).copied();
+        let (live, database) = (live.clone(), database.clone());
+        self.built.steps.push(Step::Clear { place, live, known, database, old });
         Ok(())
     }
+}
+
+/// Whether what the snapshot has for `path` is a log that must stay out: beside
+/// it a database is live that stays, because the snapshot's does not come.
+pub(super) fn is_foreign_log(live: &Tree, path: &[u8], database_comes: bool) -> bool {
+    let Some(base) = base_of_log(path).filter(|_| !database_comes) else { return false };
+    live.stat(base).is_ok_and(|stat| stat.is_some_and(|stat| is_database(live, base, &stat)))
 }
 
 /// The path in its place of every database that is a source of its own.

@@ -10,7 +10,7 @@ use serde::Serialize;
 use super::journal::{self, Header, Journal, Phase, Story};
 use super::name::join;
 use super::run::Run;
-use super::stages::Stages;
+use super::stages::{Stages, look_at_time};
 use super::step::{Side, Sides, Step};
 use super::target::touches;
 use super::tree::{Tree, is_dir};
@@ -62,6 +62,7 @@ impl Kept {
             aside: story
                 .aside
                 .iter()
+                .filter(|aside| !aside.is_log())
                 .map(|aside| places[aside.place].live(&aside.name.0).display().to_string())
                 .collect(),
             is_new_state: story.phase == Phase::Returned,
@@ -164,7 +165,7 @@ fn clear(story: &Story) -> Result<()> {
             Step::Move { place, from, to, inode } if from.side == Side::Live && to.side != Side::Live => {
                 Some((*place, *inode))
             }
-            Step::Move { .. } | Step::Vacate { .. } | Step::Clear { .. } => None,
+            Step::Move { .. } | Step::Vacate { .. } | Step::Clear { .. } | Step::Follow { .. } => None,
         })
         .collect();
     for place in 0..story.header.terms.places.len() {
@@ -239,9 +240,10 @@ pub(crate) fn discard(host: &Host<'_>, id: Option<&str>) -> Result<Kept> {
 
 /// Removes what a restore replaced, and its journal after it.
 fn remove(path: &Path, story: &Story) -> Result<()> {
-    aside::remove(story)?;
+    let mut journal = Journal::open(path)?;
+    aside::put_away(&mut journal)?;
     Stages::remove(&story.header.terms)?;
-    Journal::open(path)?.remove()
+    journal.remove()
 }
 
 /// Keeps what the restore `id` replaced for ever.
@@ -272,6 +274,7 @@ pub(crate) fn undo<'a>(host: Host<'a>, id: Option<&str>, watch: Watch<'_>) -> Re
     let lock = lock::take(host.data_dir, &story.header.lock)?;
     let roots: Vec<PathBuf> = story.header.terms.roots.iter().map(|root| root.path.as_path().to_owned()).collect();
     let recovered = super::recover::end_waiting(&host, &roots, Some(&story.header.lock), watch)?;
+    aside::check(&story)?;
     let services = story.header.services.iter().map(|service| service.name.clone()).collect();
     Ok(Undo { kept: Kept::of(&story), services, recovered, host, story, lock })
 }
@@ -290,7 +293,10 @@ impl Undo<'_> {
                 .next("agree at a terminal, or add --force"));
         }
         let old = &self.story.header;
+        let mut terms = old.terms.clone();
+        terms.places.iter_mut().for_each(look_at_time);
         let header = Header {
+            terms,
             id: self.host.id.clone(),
             began: self.host.clock.timestamp(),
             undo_of: Some(old.id.clone()),
@@ -298,7 +304,9 @@ impl Undo<'_> {
         };
         let archive = old.archive.as_path().to_owned();
         let mut run = Run::begin(&self.host, header, None, true)?;
-        let done = aside::take_back(&self.story).and_then(|()| run.take_over(watch.cancel));
+        let older = journal::dir(self.host.data_dir).join(format!("{}.jsonl", old.id));
+        let taken = Journal::open(&older).and_then(|mut older| aside::take_back(&mut older));
+        let done = taken.and_then(|()| run.take_over(watch.cancel));
         let done = done.and_then(|()| run.forward(watch.cancel));
         run.end(done)?;
         let mut report = LiveReport {

@@ -21,38 +21,59 @@ impl Builder<'_> {
         for dir in dirs {
             self.change_back(dir)?;
         }
-        let mut turned = Turned::of(steps);
+        let mut turned = Turned::of(steps, self.sides);
         // Paths that an earlier step of this list makes free.
         let mut freed: HashSet<(usize, Name)> = HashSet::new();
         for step in steps.iter().rev() {
             match step {
-                Step::Exchange { place, staged, live, old, .. } => self.give_back(*place, staged, live, *old, false)?,
+                Step::Exchange { place, staged, live, old, .. } => {
+                    match self.kept_inode(*place, staged, *old, taken_back.is_some())? {
+                        Some(inode) => self.give_back(*place, staged, live, inode, false)?,
+                        None => self.take_away(*place, live, staged)?,
+                    }
+                }
                 Step::Move { place, from, to, inode } => match (from.side, to.side) {
                     (_, Side::Live) => {
-                        self.take_away(*place, &to.path, from)?;
-                        freed.insert((*place, to.path.clone()));
+                        // A log may have gone before its database.
+                        if freed.insert((*place, to.path.clone())) {
+                            self.take_away(*place, &to.path, from)?;
+                        }
                     }
                     (Side::Live, side) if side == Side::Removed || taken_back.is_some() => {
                         let is_free = freed.contains(&(*place, from.path.clone()));
-                        self.give_back(*place, to, &from.path, *inode, is_free)?;
+                        if let Some(inode) = self.kept_inode(*place, to, *inode, taken_back.is_some())? {
+                            self.give_back(*place, to, &from.path, inode, is_free)?;
+                        }
                     }
                     // What was carried over is carried back with its directory.
                     _ => {}
                 },
-                Step::Clear { place, live, database, .. } => self.vacate_again(&mut turned, *place, live, database)?,
-                Step::Vacate { place, live, to, inode, database, .. } => {
-                    self.bring_log_back(&turned, *place, (live, database), (to, *inode))?;
+                Step::Clear { place, live, database, .. } => {
+                    self.vacate_again(&mut turned, *place, live, database)?;
+                    freed.insert((*place, live.clone()));
                 }
+                Step::Vacate { place, live, to, database, .. } => {
+                    self.bring_log_back(&turned, *place, (live, database), to)?;
+                }
+                Step::Follow { .. } => {}
             }
         }
         Ok(self.built)
     }
 
+    /// The inode of what comes back from `kept`. A new state that ran until it was taken back may have replaced
+    /// its files; `None` where it removed this one.
+    fn kept_inode(&self, place: usize, kept: &Spot, inode: u64, has_run: bool) -> Result<Option<u64>> {
+        if !has_run {
+            return Ok(Some(inode));
+        }
+        Ok(self.kept_stat(place, kept)?.map(|stat| stat.st_ino))
+    }
+
     /// What is kept at `kept` becomes live again at `live`.
     fn give_back(&mut self, place: usize, kept: &Spot, live: &Name, inode: u64, is_free: bool) -> Result<()> {
         let failed = |error| Error::from(lifeboat_store::Error::io("look at", &self.sides.path(place, kept), error));
-        let tree = self.sides.staged(place, kept.side);
-        let there = tree.map(|tree| tree.stat(&kept.path.0)).transpose().map_err(failed)?.flatten();
+        let there = self.kept_stat(place, kept)?;
         let Some(there) = there.filter(|stat| stat.st_ino == inode) else {
             let path = self.sides.path(place, kept);
             return Err(Error::new(ErrorKind::Failed, format!("{} is not what was kept there", path.display())));
@@ -128,22 +149,19 @@ impl Builder<'_> {
 /// What the rollback of a restore did, as if it were a restore itself. Without
 /// what was carried over: that goes with its directory again.
 fn of_rollback(old: &Story) -> (Vec<Step>, Vec<DirChange>) {
-    let is_carried = |step: &Step| match step {
-        Step::Move { from, to, .. } => (from.side, to.side) == (Side::Live, Side::Swap),
-        Step::Exchange { .. } | Step::Vacate { .. } | Step::Clear { .. } => false,
-    };
     let turned = |step: Step| match step {
         Step::Exchange { place, staged, live, new, old } => Step::Exchange { place, staged, live, new: old, old: new },
         Step::Move { place, from, to, inode } => Step::Move { place, from: to, to: from, inode },
         Step::Vacate { place, live, inode, database, .. } => {
-            Step::Clear { place, live, known: inode.into_iter().collect(), database }
+            Step::Clear { place, live, known: inode.into_iter().collect(), database, old: None }
         }
         Step::Clear { place, live, database, .. } => {
             let to = cleared(&live.0);
             Step::Vacate { place, live, to, inode: None, database, new: 0 }
         }
+        Step::Follow { .. } => step,
     };
-    let steps = old.steps.iter().rev().filter(|step| !is_carried(step)).cloned().map(turned).collect();
+    let steps = old.steps.iter().rev().filter(|step| !step.is_carry()).cloned().map(turned).collect();
     let dirs = old.dirs.iter().cloned().map(|dir| DirChange { forward: dir.backward, backward: dir.forward, ..dir });
     (steps, dirs.collect())
 }

@@ -14,7 +14,7 @@ use super::ground::Ground;
 use super::journal::{FoundService, Header, Journal, Phase, Story, pending};
 use super::plan::Known;
 use super::stages::{Stages, can_exchange};
-use super::step::{SWAP, Sides};
+use super::step::{SWAP, Sides, Step};
 use super::terms::{RootKind, Routes, Rules, absolute};
 use super::{Host, LiveReport, LiveRequest, kept};
 use crate::checks::all_hold;
@@ -259,6 +259,7 @@ impl<'a> Run<'a> {
             exchanges: &exchanges,
             built: Built::default(),
             vacated: Default::default(),
+            placed: Vec::new(),
         };
         let built = match &header.undo_of {
             None => builder.build()?,
@@ -274,9 +275,18 @@ impl<'a> Run<'a> {
     fn swap(&self, cancel: &Cancel) -> Result<()> {
         let story = &self.journal.story;
         let sides = Sides::open(&story.header.terms)?;
-        for step in &story.steps {
+        // After an interruption, what was carried over may be in its place already.
+        let mut carriers = vec![None; story.steps.len()];
+        let mut carrier = None;
+        for (step, of) in story.steps.iter().zip(&mut carriers).rev() {
+            *of = carrier.filter(|_| step.is_carry());
+            carrier = if step.brings() { Some(step) } else { carrier };
+        }
+        for (step, carrier) in story.steps.iter().zip(carriers) {
             cancel.check()?;
-            step.apply(&sides)?;
+            if !carrier.map_or(Ok(false), |carrier: &Step| carrier.has_carried(step, &sides))? {
+                step.apply(&sides)?;
+            }
         }
         for dir in story.dirs.iter().rev() {
             dir.settle(&sides, true)?;
@@ -456,6 +466,7 @@ fn finish_dirs(filled: &Filled, folders: &[BorrowedFd<'_>], watch: Watch<'_>) ->
 
 /// Removes what was staged only because something else is another name of it.
 fn prune(sides: &Sides, terms: &super::terms::Terms, rules: &Rules) -> Result<()> {
+    let databases: Vec<(usize, Vec<u8>)> = super::database::sources(terms).collect();
     for (number, root) in terms.roots.iter().enumerate() {
         let whole = root.outer.map(|_| (b"".to_vec(), root.place(b"", &terms.places)));
         let borders = root.borders.iter().map(|(border, place)| (border.0.clone(), Some((*place, Vec::new()))));
@@ -470,7 +481,8 @@ fn prune(sides: &Sides, terms: &super::terms::Terms, rules: &Rules) -> Result<()
             tree.walk(&path, &mut |at, stat| {
                 let below = super::name::below(at, &path).unwrap_or_default();
                 let is_dir = super::tree::is_dir(stat);
-                if !is_dir && !rules.selects(number, &super::name::join(&inner, below), is_dir) {
+                let is_others = databases.iter().any(|(of, path)| *of == place && path == at);
+                if !is_dir && !is_others && !rules.selects(number, &super::name::join(&inner, below), is_dir) {
                     unwanted.push(at.to_vec());
                 }
             })

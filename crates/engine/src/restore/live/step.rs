@@ -2,6 +2,8 @@
 //! undone. Do and undo first look which side is where, by inode, and act only
 //! if needed: an exchange is its own inverse, and done twice it is undone.
 
+mod logs;
+
 use std::os::fd::OwnedFd;
 use std::path::PathBuf;
 
@@ -10,8 +12,10 @@ use rustix::fs::{Mode, OFlags, RenameFlags};
 use rustix::io::Errno;
 use serde::{Deserialize, Serialize};
 
+pub(super) use logs::cleared;
+
 use super::attrs::Attrs;
-use super::name::Name;
+use super::name::{Name, below};
 use super::terms::{Place, Terms, absolute};
 use super::tree::{Tree, is_dir};
 use crate::{Error, ErrorKind, Result, beneath};
@@ -81,7 +85,13 @@ pub(super) enum Step {
         /// Logs that are no trouble: those of the state that comes back.
         known: Vec<u64>,
         database: Name,
+        /// The database of the state that comes back: once it stands there, a log is its own.
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        old: Option<u64>,
     },
+    /// A log of a database that is carried over with its directory goes with
+    /// it, whichever it is by then: also one that the new state has made.
+    Follow { place: usize, live: Name },
 }
 
 /// The attributes of a directory that stays and changes.
@@ -123,7 +133,13 @@ struct PlaceSides {
 impl Sides {
     /// Opens the places of `terms`. A stage may be gone; a base may not.
     pub(super) fn open(terms: &Terms) -> Result<Self> {
-        let places = terms.places.iter().map(PlaceSides::open).collect::<Result<_>>()?;
+        let places = terms.places.iter().map(|place| PlaceSides::open(place, true)).collect::<Result<_>>()?;
+        Ok(Self { places })
+    }
+
+    /// Opens what stands at the places of `terms` by now.
+    pub(super) fn open_as_they_are(terms: &Terms) -> Result<Self> {
+        let places = terms.places.iter().map(|place| PlaceSides::open(place, false)).collect::<Result<_>>()?;
         Ok(Self { places })
     }
 
@@ -160,11 +176,11 @@ impl Sides {
 }
 
 impl PlaceSides {
-    fn open(place: &Place) -> Result<Self> {
+    fn open(place: &Place, must_be_same: bool) -> Result<Self> {
         let base = place.base.as_path();
         let live = Tree::open(base)?;
         let stat = rustix::fs::fstat(live.top()).map_err(|error| store::Error::io("look at", base, error))?;
-        if stat.st_ino != place.inode {
+        if must_be_same && stat.st_ino != place.inode {
             return Err(Error::new(ErrorKind::Failed, format!("{} is not the directory it was", base.display()))
                 .next("mount the file system that belongs there, then run `lifeboat recover`"));
         }
@@ -243,8 +259,42 @@ impl Step {
             Self::Exchange { place, .. }
             | Self::Move { place, .. }
             | Self::Vacate { place, .. }
-            | Self::Clear { place, .. } => *place,
+            | Self::Clear { place, .. }
+            | Self::Follow { place, .. } => *place,
         }
+    }
+
+    /// Whether it carries something over into a staged directory that changes places later in the list.
+    pub(super) fn is_carry(&self) -> bool {
+        match self {
+            Self::Move { from, to, .. } => (from.side, to.side) == (Side::Live, Side::Swap),
+            Self::Follow { .. } => true,
+            Self::Exchange { .. } | Self::Vacate { .. } | Self::Clear { .. } => false,
+        }
+    }
+
+    /// Whether something staged becomes live by it.
+    pub(super) fn brings(&self) -> bool {
+        match self {
+            Self::Exchange { .. } => true,
+            Self::Move { to, .. } => to.side == Side::Live,
+            Self::Vacate { .. } | Self::Clear { .. } | Self::Follow { .. } => false,
+        }
+    }
+
+    /// Whether this step has brought the directory that `carry` goes with to its
+    /// live place: what is carried over is there by the same path then, and must stay.
+    pub(super) fn has_carried(&self, carry: &Self, sides: &Sides) -> Result<bool> {
+        let (live, new) = match self {
+            Self::Exchange { live, new, .. } => (live, new),
+            Self::Move { to, inode, .. } if to.side == Side::Live => (&to.path, inode),
+            _ => return Ok(false),
+        };
+        if self.place() != carry.place() || below(&carry.object().path.0, &live.0).is_none_or(<[u8]>::is_empty) {
+            return Ok(false);
+        }
+        let there = sides.places[self.place()].there(Side::Live, &live.0);
+        Ok(there.map_err(|error| self.failed(sides, "look at", error))? == There::Inode(*new))
     }
 
     /// Does it, unless it is done.
@@ -272,27 +322,7 @@ impl Step {
                     _ => Err(self.unexpected(sides)),
                 }
             }
-            Self::Vacate { .. } | Self::Clear { .. } => self.apply_to_log(sides),
-        }
-    }
-
-    fn apply_to_log(&self, sides: &Sides) -> Result<()> {
-        let place = &sides.places[self.place()];
-        let failed = |error| self.failed(sides, "move", error);
-        let live = self.object();
-        match self {
-            Self::Vacate { to, inode, database, new, .. } => {
-                match place.there(Side::Live, &live.path.0).map_err(failed)? {
-                    There::Nothing => Ok(()),
-                    There::Inode(is) if Some(is) == *inode => place.rename(&live, to).map_err(failed),
-                    _ if place.there(Side::Live, &database.0).map_err(failed)? == There::Inode(*new) => Ok(()),
-                    _ => Err(self.unexpected(sides)),
-                }
-            }
-            _ => match place.rename(&cleared(&live.path.0), &live) {
-                Err(Errno::NOENT | Errno::EXIST) => Ok(()),
-                done => done.map_err(failed),
-            },
+            Self::Vacate { .. } | Self::Clear { .. } | Self::Follow { .. } => self.apply_to_log(sides),
         }
     }
 
@@ -318,31 +348,15 @@ impl Step {
                     // Never done. What stands there now is not ours.
                     (There::Inode(is), _) if is == *inode => Ok(()),
                     (_, There::Inode(is)) if is == *inode => self.bring_back(sides, to, from, *inode),
+                    // What was carried over is the application's, which has replaced or removed it since.
+                    (There::Nothing, There::Nothing) if self.is_carry() => Ok(()),
+                    (There::Nothing, _) if self.is_carry() => place.rename(to, from).map_err(failed),
                     // What was new is gone, or something else took its place: neither may stay live.
                     _ if to.side == Side::Live => self.clear_live(sides, from, to, at_to),
                     _ => Err(self.lost(sides, to, from)),
                 }
             }
-            Self::Vacate { live, to, inode: Some(inode), .. } => {
-                let live = Spot { side: Side::Live, path: live.clone() };
-                if place.there(Side::Live, &live.path.0).map_err(failed)? == There::Inode(*inode) {
-                    return Ok(());
-                }
-                self.bring_back(sides, to, &live, *inode)
-            }
-            Self::Vacate { inode: None, .. } => Ok(()),
-            Self::Clear { live, known, .. } => {
-                let spot = Spot { side: Side::Live, path: live.clone() };
-                match place.there(Side::Live, &live.0).map_err(failed)? {
-                    There::Nothing => Ok(()),
-                    There::Inode(is) if known.contains(&is) => Ok(()),
-                    // By a name that tells what it was, so that it can be given back with its database.
-                    _ => match place.rename(&spot, &cleared(&live.0)) {
-                        Err(Errno::EXIST) => self.set_aside(sides, &spot),
-                        done => done.map_err(failed),
-                    },
-                }
-            }
+            Self::Vacate { .. } | Self::Clear { .. } | Self::Follow { .. } => self.undo_of_log(sides),
         }
     }
 
@@ -389,7 +403,9 @@ impl Step {
             Self::Exchange { live, .. } => Spot { side: Side::Live, path: live.clone() },
             Self::Move { from, to, .. } if to.side != Side::Live => from.clone(),
             Self::Move { to, .. } => to.clone(),
-            Self::Vacate { live, .. } | Self::Clear { live, .. } => Spot { side: Side::Live, path: live.clone() },
+            Self::Vacate { live, .. } | Self::Clear { live, .. } | Self::Follow { live, .. } => {
+                Spot { side: Side::Live, path: live.clone() }
+            }
         }
     }
 
@@ -415,12 +431,6 @@ impl Step {
     }
 }
 
-/// Where the log at `live` of a state that had run goes when the state before it comes back.
-pub(super) fn cleared(live: &[u8]) -> Spot {
-    let name = lifeboat_format::model::Sha256::of(live).to_string();
-    Spot::new(Side::Removed, format!("log-{name}").as_bytes())
-}
-
 impl DirChange {
     /// Gives the directory the attributes it has when all steps are done, or undone.
     pub(super) fn settle(&self, sides: &Sides, is_forward: bool) -> Result<()> {
@@ -441,122 +451,4 @@ impl DirChange {
 }
 
 #[cfg(test)]
-mod tests {
-    use std::os::unix::fs::MetadataExt as _;
-    use std::path::Path;
-
-    use super::*;
-
-    /// `app` live and its stage beside, with one file on each side that `names` name.
-    struct Ground {
-        dir: tempfile::TempDir,
-        terms: Terms,
-    }
-
-    impl Ground {
-        fn new(names: &[&str]) -> Self {
-            let dir = tempfile::tempdir().unwrap();
-            for folder in ["app", "stage/swap/app", "stage/removed/app"] {
-                std::fs::create_dir_all(dir.path().join(folder)).unwrap();
-            }
-            for name in names {
-                // What it holds says which it is.
-                std::fs::hard_link(Self::file(dir.path(), name), dir.path().join(name)).unwrap();
-            }
-            let place = Place {
-                base: Name::of(dir.path()),
-                stage: Name::of(&dir.path().join("stage")),
-                inode: dir.path().metadata().unwrap().ino(),
-                mtime: (0, 0),
-                moves_dirs: true,
-            };
-            Self { dir, terms: Terms { places: vec![place], ..Terms::default() } }
-        }
-
-        fn file(dir: &Path, name: &str) -> PathBuf {
-            let path = dir.join(format!("made-{}", name.replace('/', "-")));
-            let mut options = std::fs::OpenOptions::new();
-            let mut file = options.create(true).truncate(true).write(true).open(&path).unwrap();
-            std::io::Write::write_all(&mut file, name.as_bytes()).unwrap();
-            path
-        }
-
-        fn inode(&self, name: &str) -> u64 {
-            self.dir.path().join(name).metadata().unwrap().ino()
-        }
-
-        /// What the file at each name was made as; empty where nothing is.
-        fn stands(&self, names: &[&str]) -> Vec<String> {
-            names.iter().map(|name| std::fs::read_to_string(self.dir.path().join(name)).unwrap_or_default()).collect()
-        }
-    }
-
-    const LIVE: &str = "app/a";
-    const SWAP_A: &str = "stage/swap/app/a";
-    const REMOVED_A: &str = "stage/removed/app/a";
-
-    fn spot(side: Side) -> Spot {
-        Spot::new(side, b"app/a")
-    }
-
-    /// Does it twice and undoes it twice: the second time changes nothing.
-    fn there_and_back(ground: &Ground, step: &Step, names: [&str; 2], done: [&str; 2]) {
-        let before = ground.stands(&names);
-        for _ in 0..2 {
-            step.apply(&Sides::open(&ground.terms).unwrap()).unwrap();
-            assert_eq!(ground.stands(&names), done, "{step:?}");
-        }
-        for _ in 0..2 {
-            step.undo(&Sides::open(&ground.terms).unwrap()).unwrap();
-            assert_eq!(ground.stands(&names), before, "{step:?}");
-        }
-    }
-
-    /// Shows R8.
-    #[test]
-    fn every_step_may_be_done_twice_and_undone_twice() {
-        let ground = Ground::new(&[LIVE, SWAP_A]);
-        let (new, old) = (ground.inode(SWAP_A), ground.inode(LIVE));
-        let live = Name(b"app/a".to_vec());
-        let step = Step::Exchange { place: 0, staged: spot(Side::Swap), live, new, old };
-        there_and_back(&ground, &step, [LIVE, SWAP_A], [SWAP_A, LIVE]);
-
-        let ground = Ground::new(&[SWAP_A]);
-        let inode = ground.inode(SWAP_A);
-        let step = Step::Move { place: 0, from: spot(Side::Swap), to: spot(Side::Live), inode };
-        there_and_back(&ground, &step, [LIVE, SWAP_A], [SWAP_A, ""]);
-
-        let ground = Ground::new(&[LIVE]);
-        let inode = ground.inode(LIVE);
-        let step = Step::Move { place: 0, from: spot(Side::Live), to: spot(Side::Removed), inode };
-        there_and_back(&ground, &step, [LIVE, REMOVED_A], ["", LIVE]);
-    }
-
-    /// Shows R8.
-    #[test]
-    fn what_the_new_state_wrote_gives_way_to_the_old_one_and_is_kept() {
-        let ground = Ground::new(&[LIVE, SWAP_A]);
-        let (new, old) = (ground.inode(SWAP_A), ground.inode(LIVE));
-        let live = Name(b"app/a".to_vec());
-        let step = Step::Exchange { place: 0, staged: spot(Side::Swap), live, new, old };
-        step.apply(&Sides::open(&ground.terms).unwrap()).unwrap();
-        // The application replaced its file, as many do when they save.
-        let path = ground.dir.path().join(LIVE);
-        std::fs::remove_file(&path).unwrap();
-        std::fs::hard_link(Ground::file(ground.dir.path(), "saved"), &path).unwrap();
-        step.undo(&Sides::open(&ground.terms).unwrap()).unwrap();
-        assert_eq!(ground.stands(&[LIVE, SWAP_A]), [LIVE, "saved"]);
-    }
-
-    /// Shows R8.
-    #[test]
-    fn a_step_whose_sides_are_somebody_elses_is_not_done_and_what_is_lost_is_said() {
-        let ground = Ground::new(&[LIVE, SWAP_A]);
-        let live = Name(b"app/a".to_vec());
-        let step = Step::Exchange { place: 0, staged: spot(Side::Swap), live, new: 1, old: 2 };
-        let sides = Sides::open(&ground.terms).unwrap();
-        assert!(step.apply(&sides).is_err());
-        assert_eq!(step.undo(&sides).unwrap_err().kind(), ErrorKind::RollbackIncomplete);
-        assert_eq!(ground.stands(&[LIVE, SWAP_A]), [LIVE, SWAP_A]);
-    }
-}
+mod tests;

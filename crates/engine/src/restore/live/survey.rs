@@ -15,8 +15,9 @@ use lifeboat_format::path::{EntryPath, shown};
 use lifeboat_format::record::Record;
 use lifeboat_store::{self as store, durable};
 use rustix::fs::{Access, OFlags, Stat};
+use rustix::io::Errno;
 
-use super::database::has_state_in_logs;
+use super::database::{base_of_log, has_state_in_logs, is_foreign_log};
 use super::fitness::{Required, check_version};
 use super::ground::Ground;
 use super::name::{Name, join, split};
@@ -193,8 +194,9 @@ impl<'a> Survey<'a> {
     fn add_outer(&mut self, number: usize, host: &Host<'_>) -> Result<()> {
         let path = self.plan.terms.roots[number].path.as_path().to_owned();
         let mut base = path.parent().unwrap_or(&path);
-        while !base.try_exists().map_err(|error| store::Error::io("look at", base, error))? {
-            base = base.parent().unwrap_or(Path::new("/"));
+        // Something else than a directory gives way, if the snapshot has one there.
+        while !base.is_dir() {
+            base = base.parent().ok_or_else(|| store::Error::io("look at", &path, Errno::NOENT))?;
         }
         let stat = path.symlink_metadata().ok();
         let is_dir = stat.as_ref().is_some_and(std::fs::Metadata::is_dir);
@@ -234,6 +236,10 @@ impl<'a> Survey<'a> {
         let mtime = super::tree::mtime(&stat);
         let stage = join(base.as_os_str().as_encoded_bytes(), &ours::stage_name(name, id));
         let stage = if base == Path::new("/") { [b"/", &ours::stage_name(name, id)[..]].concat() } else { stage };
+        // Sources that stand in one directory which is missing are staged in one.
+        if let Some(place) = self.plan.terms.places.iter().position(|place| place.stage.0 == stage) {
+            return Ok(place);
+        }
         self.plan.terms.places.push(Place {
             base: Name::of(base),
             stage: Name(stage),
@@ -358,6 +364,13 @@ impl<'a> Survey<'a> {
             self.one = None;
         }
         let mode = self.plan.mode;
+        // What the snapshot has of a database comes before what it has of its logs.
+        let comes = |base: &[u8]| mode != Mode::Merge && self.plan.known.knows(spot.place, base);
+        let comes = base_of_log(&spot.path).is_some_and(comes);
+        if is_foreign_log(&self.trees[spot.place], &spot.path, comes) {
+            self.plan.count(Action::Conflict, path, 0);
+            return Ok(Action::Conflict);
+        }
         let is_dir_now = stat.as_ref().is_some_and(is_dir);
         if let Some(stat) = &stat
             && record.kind() == EntryKind::Dir
@@ -385,7 +398,7 @@ impl<'a> Survey<'a> {
         }
         self.plan.count(action, path, 0);
         if action == Action::New || action == Action::Overwrite {
-            self.replace_logs(spot, stat.as_ref())?;
+            self.replace_logs(record, spot, stat.as_ref())?;
         }
         if action == Action::Conflict && record.kind() == EntryKind::Dir {
             self.conflict = Some(path.clone());

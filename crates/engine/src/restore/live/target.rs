@@ -8,12 +8,13 @@ use std::path::{Path, PathBuf};
 use lifeboat_format::archive::Archive;
 use lifeboat_format::record::{Head, Source};
 
-use super::database::patterns;
+use super::database::{log_of, patterns};
 use super::name::{Name, below};
 use super::plan::PlannedRoot;
 use super::terms::{Root, RootKind, Terms, parse_only};
 use super::{Host, LiveRequest};
 use crate::config::{self, AppConfig, Carried};
+use crate::sqlite::LOGS;
 use crate::{Error, ErrorKind, Result};
 
 const NOTHING: &str = "nothing was written, and nothing was stopped";
@@ -194,13 +195,24 @@ impl Targets<'_> {
         Ok(())
     }
 
-    /// A database that lies in a root of files is no part of it.
+    /// A database that lies in a root of files is no part of it, whether it is restored or not.
     fn part_databases(&mut self) {
-        let databases = self.roots.iter().filter(|root| root.kind == RootKind::Sqlite);
-        let databases: Vec<PathBuf> = databases.map(|root| root.path.as_path().to_owned()).collect();
+        let is_database = |root: &&Root| root.kind == RootKind::Sqlite;
+        let restored: Vec<PathBuf> =
+            self.roots.iter().filter(is_database).map(|root| root.path.as_path().to_owned()).collect();
+        let configured = self.app.into_iter().flat_map(|app| app.sources.values()).filter_map(|source| match source {
+            config::Source::Sqlite(source) => Some(resolve(&source.path).unwrap_or_else(|_| source.path.clone())),
+            config::Source::Files(_) => None,
+        });
+        let all: Vec<PathBuf> = restored.iter().cloned().chain(configured).collect();
         for root in self.roots.iter_mut().filter(|root| root.kind == RootKind::Files) {
-            let patterns = databases.iter().filter_map(|path| patterns(root.path.as_path(), path));
+            let patterns = all.iter().filter_map(|path| patterns(root.path.as_path(), path));
             root.exclude.extend(patterns.collect::<Vec<_>>());
+            // A snapshot may hold in its files what stood where the database goes now.
+            for path in restored.iter().filter_map(|path| below(path.as_os_str().as_bytes(), &root.path.0)) {
+                let entry = root.entry_path(path);
+                root.others.extend([""].into_iter().chain(LOGS).map(|end| Name(log_of(&entry, end))));
+            }
         }
     }
 }

@@ -1,12 +1,14 @@
 //! What a plan takes away: who uses it, and what of it stays.
 
+use lifeboat_format::model::EntryKind;
 use lifeboat_format::path::EntryPath;
+use lifeboat_format::record::Record;
 use lifeboat_store as store;
 use rustix::fs::Stat;
 
 use super::{Spot, Survey, stamp};
 use crate::report::{Action, PlanLine};
-use crate::restore::live::database::{is_database, log_of};
+use crate::restore::live::database::{is_database, log_of, may_be_database};
 use crate::restore::live::left_out::{Fate, Judge};
 use crate::restore::live::name::{join, split};
 use crate::restore::live::terms::RootKind;
@@ -34,16 +36,18 @@ impl Survey<'_> {
         Ok(())
     }
 
-    /// The logs beside a database that is going to be replaced go with it.
-    pub(super) fn replace_logs(&mut self, spot: &Spot<'_>, database: Option<&Stat>) -> Result<()> {
+    /// The logs beside a database that is going to be replaced go with it. Whether the snapshot holds one,
+    /// where nothing or something else is live, only its size tells here.
+    pub(super) fn replace_logs(&mut self, record: &Record, spot: &Spot<'_>, live: Option<&Stat>) -> Result<()> {
         let is_source = self.plan.terms.roots[spot.number].kind == RootKind::Sqlite;
         let tree = &self.trees[spot.place];
-        if !is_source && !database.is_some_and(|stat| is_database(tree, &spot.path, stat)) {
+        let comes = record.kind() == EntryKind::File && may_be_database(record.size());
+        if !is_source && !comes && !live.is_some_and(|stat| is_database(tree, &spot.path, stat)) {
             return Ok(());
         }
         for end in LOGS {
             let path = log_of(&spot.path, end);
-            let Some(stat) = self.stat(spot.place, &path)? else { continue };
+            let Some(stat) = self.stat(spot.place, &path)?.filter(|stat| !is_dir(stat)) else { continue };
             let live = self.plan.terms.places[spot.place].live(&path);
             self.plan.counts.replaced_bytes = self.plan.counts.replaced_bytes.saturating_add(size(&stat));
             self.plan.known.add(spot.place, &path, stamp(&stat), false);
