@@ -33,12 +33,11 @@ impl Builder<'_> {
                     }
                 }
                 Step::Move { place, from, to, inode } => match (from.side, to.side) {
-                    (_, Side::Live) => {
-                        // A log may have gone before its database.
-                        if freed.insert((*place, to.path.clone())) {
-                            self.take_away(*place, &to.path, from)?;
-                        }
+                    // A log may have gone before its database.
+                    (_, Side::Live) if freed.insert((*place, to.path.clone())) => {
+                        self.take_away(*place, &to.path, from)?;
                     }
+                    (_, Side::Live) => {}
                     (Side::Live, side) if side == Side::Removed || taken_back.is_some() => {
                         let is_free = freed.contains(&(*place, from.path.clone()));
                         if let Some(inode) = self.kept_inode(*place, to, *inode, taken_back.is_some())? {
