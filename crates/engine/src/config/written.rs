@@ -126,6 +126,9 @@ pub(super) struct WrittenHealth {
     timeout: Option<String>,
     #[serde(default, skip_serializing_if = "Option::is_none")]
     every: Option<String>,
+    /// What it sends is a secret, and was left out.
+    #[serde(default, skip_serializing_if = "is_false")]
+    needs_secret: bool,
 }
 
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
@@ -147,6 +150,14 @@ pub(super) struct WrittenCheck {
     expect: Option<String>,
     #[serde(default, skip_serializing_if = "Option::is_none")]
     timeout: Option<String>,
+    /// As for health.
+    #[serde(default, skip_serializing_if = "is_false")]
+    needs_secret: bool,
+}
+
+#[expect(clippy::trivially_copy_pass_by_ref, reason = "serde calls it so")]
+fn is_false(flag: &bool) -> bool {
+    !flag
 }
 
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -286,20 +297,29 @@ fn url(url: &str, reader: Reader) -> String {
     }
 }
 
+/// Whether `reader` does not see what a check sends.
+fn lacks_secret(written: Option<&String>, url: &str, token_file: Option<&PathBuf>, reader: Reader) -> bool {
+    reader == Reader::Anyone && (token_file.is_some() || written.is_none_or(|written| written != url))
+}
+
 fn token(file: Option<&PathBuf>, reader: Reader) -> Option<String> {
     if reader == Reader::Anyone { None } else { file.map(|file| text(file)) }
 }
 
 fn health(check: &HealthCheck, reader: Reader) -> WrittenHealth {
     match check {
-        HealthCheck::Http { url, status, token_file, timeout, every } => WrittenHealth {
-            http: Some(self::url(url, reader)),
-            status: Some(*status),
-            token_file: token(token_file.as_ref(), reader),
-            timeout: Some(duration::shown(*timeout)),
-            every: Some(duration::shown(*every)),
-            ..WrittenHealth::default()
-        },
+        HealthCheck::Http { url, status, token_file, timeout, every } => {
+            let http = Some(self::url(url, reader));
+            WrittenHealth {
+                needs_secret: lacks_secret(http.as_ref(), url, token_file.as_ref(), reader),
+                http,
+                status: Some(*status),
+                token_file: token(token_file.as_ref(), reader),
+                timeout: Some(duration::shown(*timeout)),
+                every: Some(duration::shown(*every)),
+                ..WrittenHealth::default()
+            }
+        }
         HealthCheck::Command { command, timeout, every } => WrittenHealth {
             command: Some(command.clone()),
             timeout: Some(duration::shown(*timeout)),
@@ -321,6 +341,7 @@ fn check(check: &Check, reader: Reader) -> WrittenCheck {
             written.method = Some(method.clone());
             written.status = Some(*status);
             written.token_file = token(token_file.as_ref(), reader);
+            written.needs_secret = lacks_secret(written.http.as_ref(), url, token_file.as_ref(), reader);
         }
         Ask::Command(command) => written.command = Some(command.clone()),
         Ask::Sql { db, query } => written.sql = Some(WrittenSql { db: db.clone(), query: query.clone() }),
@@ -345,7 +366,7 @@ impl Carried {
     /// # Errors
     /// `Unsupported` when a source is of a kind that this version does not
     /// know, `Corrupt` when a rule is broken.
-    pub fn into_app(self, name: &str) -> Result<AppConfig> {
+    pub fn into_app(mut self, name: &str) -> Result<AppConfig> {
         let refuse = |kind, what: String| {
             Error::new(kind, format!("the configuration that the snapshot carries cannot be used: {what}"))
                 .state("nothing was changed")
@@ -361,6 +382,9 @@ impl Carried {
             let what = format!("the source `{source}` is of a kind that this version does not know");
             return Err(refuse(ErrorKind::Unsupported, what));
         }
+        // Without its secret the answer would be no, and the restore would be rolled back for that.
+        self.health.retain(|check| !check.needs_secret);
+        self.after_restore.retain(|check| !check.needs_secret);
         // Through the text, so that every rule of the file holds here too.
         let text = serde_json::to_string(&self).map_err(|error| refuse(ErrorKind::Corrupt, error.to_string()))?;
         let app = super::raw::parse(&as_yaml(&text))
@@ -388,11 +412,11 @@ impl Carried {
             );
         }
         acts.extend(self.services.reload.iter().map(|reload| format!("reload: runs {}", command_line(&reload.run))));
-        for check in &self.health {
+        for check in self.health.iter().filter(|check| !check.needs_secret) {
             acts.extend(check.http.iter().map(|url| format!("health: GET {}", plain(url))));
             acts.extend(check.command.iter().map(|argv| format!("health: runs {}", command_line(argv))));
         }
-        for check in &self.after_restore {
+        for check in self.after_restore.iter().filter(|check| !check.needs_secret) {
             let method = check.method.as_deref().unwrap_or("GET");
             acts.extend(check.http.iter().map(|url| format!("after the restore: {} {}", plain(method), plain(url))));
             acts.extend(check.command.iter().map(|argv| format!("after the restore: runs {}", command_line(argv))));
@@ -404,6 +428,17 @@ impl Carried {
             acts.extend(version.file.iter().map(|file| format!("version: reads {}", plain(file))));
         }
         acts
+    }
+}
+
+impl Carried {
+    /// The checks that cannot be asked elsewhere, because a secret belongs to them; one line each.
+    #[must_use]
+    pub fn lacks(&self) -> Vec<String> {
+        let health = self.health.iter().filter(|check| check.needs_secret).map(|check| &check.http);
+        let checks = self.after_restore.iter().filter(|check| check.needs_secret).map(|check| &check.http);
+        let urls = health.chain(checks).flatten();
+        urls.map(|url| format!("what the check of {} sends is a secret: it would not be asked", plain(url))).collect()
     }
 }
 

@@ -124,6 +124,9 @@ impl<'a> Survey<'a> {
         let is_asked = targets.app.is_some_and(|app| checks::ask_the_app(&app.health, &app.after_restore));
         planned.iter_mut().for_each(|service| service.runs_then |= is_down && is_asked);
         let keep = request.keep_replaced.or(targets.app.map(|app| app.keep_replaced)).unwrap_or_default();
+        let carried = if targets.is_configured { None } else { target::carried(targets.head)? };
+        let mut lacks = targets.lacks.clone();
+        lacks.extend(carried.iter().flat_map(|carried| carried.lacks()));
         let plan = LivePlan {
             archive: archive.path().to_owned(),
             snapshot: targets.head.id.clone(),
@@ -132,7 +135,7 @@ impl<'a> Survey<'a> {
             outcome: targets.head.outcome,
             mode: request.mode,
             roots: targets.planned.clone(),
-            lacks: targets.lacks.clone(),
+            lacks,
             counts: super::plan::Counts::default(),
             overwritten: Vec::new(),
             deleted: Vec::new(),
@@ -142,11 +145,7 @@ impl<'a> Survey<'a> {
             health_checks: targets.app.map_or(0, |app| app.health.len()),
             checks: targets.app.map_or(0, |app| app.after_restore.len()),
             reload: targets.app.and_then(|app| app.reload.as_ref()).map(|reload| command_line(&reload.run)),
-            acts: if targets.is_configured {
-                Vec::new()
-            } else {
-                target::carried(targets.head)?.map(|carried| carried.acts()).unwrap_or_default()
-            },
+            acts: carried.map(|carried| carried.acts()).unwrap_or_default(),
             is_trusted: !targets.is_configured && targets.app.is_some(),
             version: None,
             users: Vec::new(),

@@ -6,10 +6,13 @@ use std::path::Path;
 
 use lifeboat_store::testing::{can_run, sweep};
 
+use super::databases::without_kept;
 use super::{Live, application, change};
 use crate::env::Run;
 use crate::faults::{calls, trace, traced};
 use crate::fidelity::{Tree, assert_same};
+
+mod databases;
 
 /// What changes something, and what is called in between. Between two of these
 /// nothing changes, so that every state is one before a call of this list.
@@ -57,12 +60,17 @@ impl Scene {
         let running = env.path("running");
         env.write("lifeboat.yaml", configuration(&live.path("app"), &running));
         env.set_mode("lifeboat.yaml", 0o600);
-        env.run("cp", ["-a", "live", "pristine"]).ok();
+        Self::of(live, mode)
+    }
+
+    /// The scene whose state before any restore is the present one.
+    fn of(live: Live, mode: &'static str) -> Self {
+        live.env.run("cp", ["-a", "live", "pristine"]).ok();
         let mut scene = Self { live, mode, old: Tree::new(), new: Tree::new() };
         scene.reset();
         scene.old = scene.live.all();
         scene.command(&[]).ok();
-        scene.new = scene.live.app();
+        scene.new = without_kept(scene.live.app());
         scene
     }
 
@@ -109,18 +117,21 @@ impl Scene {
             assert!(!self.is_waiting(), "{what}: recovered, and something waits");
         }
         assert!(env.path("running").exists(), "{what}: the service runs");
-        let is_new = self.live.app() == self.new;
+        let is_new = without_kept(self.live.app()) == self.new;
         assert!(!is_new || code != 20, "{what}: rolled back, and new");
         if is_new {
             env.lifeboat(["restore", "--discard"]).exit_code();
             self.assert_nothing_left(what);
+            self.live.assert_app(&self.new, what);
             return true;
         }
         assert!(code != 0, "{what}: success, and not new");
         let mut now = self.live.all();
         if what.contains("utimensat") {
             // The time of the directory above could not be set, and it is no part of what is restored.
-            now.get_mut(&b""[..]).expect("the directory itself").mtime = self.old[&b""[..]].mtime;
+            for above in [&b""[..], b"app/data"] {
+                now.get_mut(above).expect("the directory itself").mtime = self.old[above].mtime;
+            }
         }
         assert_same(&self.old, &now, &format!("{what} (ended with {code})"));
         self.assert_nothing_left(what);
@@ -159,14 +170,19 @@ fn inject(name: &str, what: &str) -> [String; 4] {
 
 /// Plays a tenth of all points: `fault` at each call of the restore.
 fn play(test: &str, mode: &'static str, fault: &str, from_then_on: bool) {
-    if !can_run(test, &["strace"]) {
-        return;
+    if can_run(test, &["strace"]) {
+        play_in(&Scene::new(mode), "", fault, from_then_on);
     }
-    let scene = Scene::new(mode);
+}
+
+fn play_in(scene: &Scene, of: &str, fault: &str, from_then_on: bool) {
+    let mode = scene.mode;
     scene.reset();
     let points = each(&scene.count(&scene.arguments()));
     let (mut old, mut new) = (0, 0);
-    for number in sweep(&format!("restore in place, {mode}, {fault}"), points.len(), 25) {
+    let since = if from_then_on { " from then on" } else { "" };
+    let least = if of.is_empty() { 25 } else { 15 };
+    for number in sweep(&format!("restore in place{of}, {mode}, {fault}{since}"), points.len(), least) {
         let (name, time) = &points[number];
         let when = if from_then_on { format!("{fault}:when={time}+") } else { format!("{fault}:when={time}") };
         scene.reset();
@@ -229,26 +245,29 @@ fn a_recovery_killed_at_any_moment_is_finished_by_the_next() {
     if !can_run(TEST, &["strace"]) {
         return;
     }
-    for mode in ["overwrite", "full"] {
-        let scene = Scene::new(mode);
-        let interrupt = |scene: &Scene| {
-            scene.reset();
-            // The last rename of the swap: all others are done.
-            let swaps = if mode == "full" { 3 } else { 6 };
-            let options = inject("renameat2", &format!("signal=KILL:when={swaps}"));
-            assert_eq!(scene.command(&options.each_ref().map(String::as_str)).exit_code(), 137);
-            assert!(scene.is_waiting());
-        };
-        interrupt(&scene);
-        let points = each(&scene.count(&["recover"]));
-        for number in sweep(&format!("recovery of a restore in place, {mode}, killed"), points.len(), 15) {
-            let (name, time) = &points[number];
-            interrupt(&scene);
-            let options = inject(name, &format!("signal=KILL:when={time}"));
-            traced(&scene.live.env, &options.each_ref().map(String::as_str), &["recover"]).exit_code();
-            let is_new = scene.assert_whole(137, &format!("{mode}: recovery killed at {name} {time}"));
-            assert!(!is_new, "{name} {time}");
-        }
+    for (mode, swaps) in [("overwrite", 6), ("full", 3)] {
+        kill_the_recovery(&Scene::new(mode), "", swaps);
+    }
+}
+
+/// `swaps`: how many renames the restore makes until the last of the swap; all others are done.
+fn kill_the_recovery(scene: &Scene, of: &str, swaps: usize) {
+    let mode = scene.mode;
+    let interrupt = || {
+        scene.reset();
+        let options = inject("renameat2", &format!("signal=KILL:when={swaps}"));
+        assert_eq!(scene.command(&options.each_ref().map(String::as_str)).exit_code(), 137);
+        assert!(scene.is_waiting());
+    };
+    interrupt();
+    let points = each(&scene.count(&["recover"]));
+    for number in sweep(&format!("recovery of a restore in place{of}, {mode}, killed"), points.len(), 15) {
+        let (name, time) = &points[number];
+        interrupt();
+        let options = inject(name, &format!("signal=KILL:when={time}"));
+        traced(&scene.live.env, &options.each_ref().map(String::as_str), &["recover"]).exit_code();
+        let is_new = scene.assert_whole(137, &format!("{mode}: recovery killed at {name} {time}"));
+        assert!(!is_new, "{name} {time}");
     }
 }
 
@@ -273,26 +292,32 @@ fn a_rollback_of_a_state_that_had_started_is_never_left_half_done() {
         let env = &scene.live.env;
         let sick = configuration(&scene.live.path("app"), &env.path("running"));
         let sick = sick.replace("command: [test, -e,", "command: [test, -d,").replace("timeout: 2s", "timeout: 200ms");
-        env.write("lifeboat.yaml", sick);
+        kill_the_rollback(&scene, "", &sick);
+    }
+}
+
+/// `sick`: the configuration with which the new state is not healthy.
+fn kill_the_rollback(scene: &Scene, of: &str, sick: &str) {
+    let (env, mode) = (&scene.live.env, scene.mode);
+    env.write("lifeboat.yaml", sick);
+    scene.reset();
+    let old = scene.live.app();
+    traced(env, &[], &scene.arguments()).code(20);
+    let mut calls = calls(&trace(env));
+    calls.retain(|name, _| CALLS.contains(&name.as_str()));
+    let points = each(&calls);
+    for number in sweep(&format!("rollback of a started restore{of}, {mode}, killed"), points.len(), 20) {
+        let (name, time) = &points[number];
         scene.reset();
-        let old = scene.live.app();
-        traced(env, &[], &scene.arguments()).code(20);
-        let mut calls = calls(&trace(env));
-        calls.retain(|name, _| CALLS.contains(&name.as_str()));
-        let points = each(&calls);
-        for number in sweep(&format!("rollback of a started restore, {mode}, killed"), points.len(), 20) {
-            let (name, time) = &points[number];
-            scene.reset();
-            let options = inject(name, &format!("signal=KILL:when={time}"));
-            scene.command(&options.each_ref().map(String::as_str)).exit_code();
-            let what = format!("{mode}: killed at {name} {time}");
-            if scene.is_waiting() && env.lifeboat(["recover"]).exit_code() == 21 {
-                // It had started, and nobody had begun to take it back: that is for a person to say.
-                assert_same(&scene.new, &scene.live.app(), &what);
-                env.lifeboat(["restore", "--rollback"]).ok();
-            }
-            assert!(!scene.is_waiting() && env.path("running").exists(), "{what}");
-            assert_same(&old, &scene.live.app(), &what);
+        let options = inject(name, &format!("signal=KILL:when={time}"));
+        scene.command(&options.each_ref().map(String::as_str)).exit_code();
+        let what = format!("{mode}: killed at {name} {time}");
+        if scene.is_waiting() && env.lifeboat(["recover"]).exit_code() == 21 {
+            // It had started, and nobody had begun to take it back: that is for a person to say.
+            assert_same(&scene.new, &without_kept(scene.live.app()), &what);
+            env.lifeboat(["restore", "--rollback"]).ok();
         }
+        assert!(!scene.is_waiting() && env.path("running").exists(), "{what}");
+        assert_same(&old, &without_kept(scene.live.app()), &what);
     }
 }

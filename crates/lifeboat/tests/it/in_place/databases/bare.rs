@@ -100,5 +100,5 @@ fn a_database_without_its_rows_or_damaged_inside_is_refused_before_anything_is_t
     edit_manifest(env, &format!("del rows['gone']\n{spoil}"));
     refused("is damaged");
     edit_manifest(env, "d = open('main.db', 'rb').read(); open('main.db', 'wb').write(d[:16] + b'x' * (len(d) - 16))");
-    refused("is no SQLite database");
+    refused("is damaged: file is not a database");
 }

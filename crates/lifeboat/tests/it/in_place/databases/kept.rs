@@ -44,10 +44,10 @@ fn a_replaced_database_that_a_person_moved_is_theirs() {
     live.restore(&[]).ok();
     let bad = live.bad("live/app/data");
     let (named, moved) = (live.path("app/data").join(&bad[0]), live.path("app/data/mine.db"));
-    std::fs::rename(&named, &moved).unwrap();
+    rustix::fs::rename(&named, &moved).unwrap();
     let said = live.lifeboat(&["restore", "--undo", "--force"]).code(2).stderr;
     assert!(said.contains(&bad[0]), "{said}");
-    std::fs::rename(&moved, &named).unwrap();
+    rustix::fs::rename(&moved, &named).unwrap();
     live.assert_restored("nothing was changed");
     live.lifeboat(&["restore", "--undo", "--force"]).ok();
     assert_eq!(rows(&live.env, SOURCE), 30);
@@ -55,7 +55,7 @@ fn a_replaced_database_that_a_person_moved_is_theirs() {
     // Moved, it is not removed.
     live.restore(&[]).ok();
     let bad = live.bad("live/app/data");
-    std::fs::rename(live.path("app/data").join(&bad[0]), &moved).unwrap();
+    rustix::fs::rename(live.path("app/data").join(&bad[0]), &moved).unwrap();
     live.discard();
     assert!(moved.exists());
     live.assert_restored("discarded");
@@ -64,7 +64,7 @@ fn a_replaced_database_that_a_person_moved_is_theirs() {
     live.restore(&[]).ok();
     let named = live.path("app/data").join(&live.bad("live/app/data")[0]);
     let note = live.env.write("live/app/data/note", "a note");
-    std::fs::rename(note, &named).unwrap();
+    rustix::fs::rename(note, &named).unwrap();
     live.discard();
     assert!(named.exists());
 }

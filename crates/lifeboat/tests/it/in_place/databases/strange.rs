@@ -14,11 +14,12 @@ fn garbage_nothing_or_a_directory_in_the_place_of_a_database_gives_way() {
     if !can_run("garbage_nothing_or_a_directory_in_the_place_of_a_database_gives_way", &["python3", "strace"]) {
         return;
     }
-    let spoils: [(&str, &dyn Fn(&Live, &str)); 4] = [
-        ("garbage", &|live, path| drop(live.env.write(path, vec![7; 4096]))),
-        ("empty", &|live, path| drop(live.env.write(path, ""))),
-        ("nothing", &|live, path| std::fs::remove_file(live.env.path(path)).unwrap()),
-        ("a directory", &|live, path| {
+    type Spoil = fn(&Live, &str);
+    let spoils: [(&str, Spoil); 4] = [
+        ("garbage", |live, path| drop(live.env.write(path, vec![7; 4096]))),
+        ("empty", |live, path| drop(live.env.write(path, ""))),
+        ("nothing", |live, path| std::fs::remove_file(live.env.path(path)).unwrap()),
+        ("a directory", |live, path| {
             std::fs::remove_file(live.env.path(path)).unwrap();
             live.env.write(format!("{path}/in/it"), "x");
         }),
