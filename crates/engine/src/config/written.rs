@@ -366,7 +366,7 @@ impl Carried {
     /// # Errors
     /// `Unsupported` when a source is of a kind that this version does not
     /// know, `Corrupt` when a rule is broken.
-    pub fn into_app(mut self, name: &str) -> Result<AppConfig> {
+    pub fn into_app(self, name: &str) -> Result<AppConfig> {
         let refuse = |kind, what: String| {
             Error::new(kind, format!("the configuration that the snapshot carries cannot be used: {what}"))
                 .state("nothing was changed")
@@ -382,14 +382,21 @@ impl Carried {
             let what = format!("the source `{source}` is of a kind that this version does not know");
             return Err(refuse(ErrorKind::Unsupported, what));
         }
+        // Through the text, so that every rule of the file holds here too; for what is left out below as well.
+        let read = |carried: &Self| {
+            let text = serde_json::to_string(carried).map_err(|error| refuse(ErrorKind::Corrupt, error.to_string()))?;
+            let app = super::raw::parse(&as_yaml(&text))
+                .and_then(|app| super::check::app(name.to_owned(), app, &super::check::Around::default()));
+            app.map_err(|wrong| refuse(ErrorKind::Corrupt, wrong.what))
+        };
+        let mut asked = self.clone();
+        asked.health.iter_mut().for_each(|check| check.needs_secret = false);
+        asked.after_restore.iter_mut().for_each(|check| check.needs_secret = false);
+        read(&asked)?;
         // Without its secret the answer would be no, and the restore would be rolled back for that.
-        self.health.retain(|check| !check.needs_secret);
-        self.after_restore.retain(|check| !check.needs_secret);
-        // Through the text, so that every rule of the file holds here too.
-        let text = serde_json::to_string(&self).map_err(|error| refuse(ErrorKind::Corrupt, error.to_string()))?;
-        let app = super::raw::parse(&as_yaml(&text))
-            .and_then(|app| super::check::app(name.to_owned(), app, &super::check::Around::default()));
-        app.map_err(|wrong| refuse(ErrorKind::Corrupt, wrong.what))
+        asked.health = self.health.into_iter().filter(|check| !check.needs_secret).collect();
+        asked.after_restore = self.after_restore.into_iter().filter(|check| !check.needs_secret).collect();
+        read(&asked)
     }
 
     /// One line for each thing in it that would act on this host: programs

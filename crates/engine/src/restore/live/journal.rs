@@ -268,7 +268,7 @@ impl Story {
     }
 
     /// Reads a journal without touching it.
-    fn read(path: &Path) -> Result<Self> {
+    pub(super) fn read(path: &Path) -> Result<Self> {
         Self::parse(&Log::peek(path)?, path)
     }
 

@@ -77,7 +77,12 @@ pub(crate) fn all(data_dir: &Path) -> Result<Vec<Kept>> {
 
 fn stories(data_dir: &Path) -> Result<Vec<(PathBuf, Story)>> {
     let stories = journal::all(data_dir)?.into_iter().filter_map(|(path, story)| Some((path, story.ok()?)));
-    Ok(stories.filter(|(_, story)| !story.is_waiting()).collect())
+    let mut stories: Vec<(PathBuf, Story)> = stories.filter(|(_, story)| !story.is_waiting()).collect();
+    // A kill may leave the journal of a restore that was undone; what it kept is live again.
+    let undone = stories.iter().filter(|(_, story)| story.phase == Phase::Committed);
+    let undone: Vec<String> = undone.filter_map(|(_, story)| story.header.undo_of.clone()).collect();
+    stories.retain(|(_, story)| !undone.contains(&story.header.id));
+    Ok(stories)
 }
 
 /// Decides what becomes of what was replaced, once the restore stands.
@@ -243,6 +248,12 @@ fn remove(path: &Path, story: &Story) -> Result<()> {
     let mut journal = Journal::open(path)?;
     aside::put_away(&mut journal)?;
     Stages::remove(&story.header.terms)?;
+    if let Some(older) = &story.header.undo_of {
+        let undone = path.with_file_name(format!("{older}.jsonl"));
+        if let Ok(undone) = Journal::open(&undone) {
+            undone.remove()?;
+        }
+    }
     journal.remove()
 }
 

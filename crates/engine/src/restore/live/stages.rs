@@ -14,6 +14,7 @@ use rustix::io::Errno;
 use serde::{Deserialize, Serialize};
 
 use super::attrs::set_mtime;
+use super::journal::Story;
 use super::name::Name;
 use super::step::{REMOVED, SWAP};
 use super::terms::{Place, Terms};
@@ -228,7 +229,9 @@ fn refuse_other(stage: &Path, ours: &dyn Fn(&Path) -> bool) -> Result<()> {
     let Ok(mut file) = File::open(stage.join(STAGE_POINTER)) else { return Ok(()) };
     let mut text = String::new();
     let pointer = file.read_to_string(&mut text).ok().and_then(|_| serde_json::from_str::<Pointer>(&text).ok());
-    let is_kept = pointer.as_ref().is_some_and(|pointer| pointer.kept);
+    // A restore that was killed when it stood already did not come to say so in its stage.
+    let is_over = |pointer: &Pointer| Story::read(pointer.journal.as_path()).is_ok_and(|story| !story.is_waiting());
+    let is_kept = pointer.as_ref().is_some_and(|pointer| pointer.kept || is_over(pointer));
     if !is_kept && file.try_lock().is_err() {
         return Err(locked(stage, pointer.as_ref().map(|pointer| pointer.journal.as_path())));
     }

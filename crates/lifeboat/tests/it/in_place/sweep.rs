@@ -117,12 +117,19 @@ impl Scene {
             assert!(!self.is_waiting(), "{what}: recovered, and something waits");
         }
         assert!(env.path("running").exists(), "{what}: the service runs");
-        let is_new = without_kept(self.live.app()) == self.new;
+        let mut new = self.new.clone();
+        let app = without_kept(self.live.app());
+        Self::forget_lost_times(&mut new, &app, what);
+        let is_new = app == new;
         assert!(!is_new || code != 20, "{what}: rolled back, and new");
         if is_new {
+            // Nothing that is over stands in the way of another.
+            env.lifeboat(["restore", "app.tar.zst", "--dry-run"]).ok();
             env.lifeboat(["restore", "--discard"]).exit_code();
             self.assert_nothing_left(what);
-            self.live.assert_app(&self.new, what);
+            let app = self.live.app();
+            Self::forget_lost_times(&mut new, &app, what);
+            assert_same(&new, &app, what);
             return true;
         }
         assert!(code != 0, "{what}: success, and not new");
@@ -136,6 +143,16 @@ impl Scene {
         assert_same(&self.old, &now, &format!("{what} (ended with {code})"));
         self.assert_nothing_left(what);
         false
+    }
+
+    /// Where no time could be set, the directories in which replaced databases
+    /// were given names show that they were.
+    fn forget_lost_times(expected: &mut Tree, app: &Tree, what: &str) {
+        for dir in [&b""[..], b"data"].into_iter().filter(|_| what.contains("utimensat")) {
+            if let (Some(expected), Some(app)) = (expected.get_mut(dir), app.get(dir)) {
+                expected.mtime = app.mtime;
+            }
+        }
     }
 
     fn assert_nothing_left(&self, what: &str) {
