@@ -2,6 +2,7 @@
 
 mod aegis;
 mod apps;
+mod bare_host;
 mod changes;
 mod cli;
 mod configuration;
