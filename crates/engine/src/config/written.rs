@@ -366,7 +366,7 @@ impl Carried {
     /// # Errors
     /// `Unsupported` when a source is of a kind that this version does not
     /// know, `Corrupt` when a rule is broken.
-    pub fn into_app(self, name: &str) -> Result<AppConfig> {
+    pub fn into_app(mut self, name: &str) -> Result<AppConfig> {
         let refuse = |kind, what: String| {
             Error::new(kind, format!("the configuration that the snapshot carries cannot be used: {what}"))
                 .state("nothing was changed")
@@ -382,21 +382,20 @@ impl Carried {
             let what = format!("the source `{source}` is of a kind that this version does not know");
             return Err(refuse(ErrorKind::Unsupported, what));
         }
-        // Through the text, so that every rule of the file holds here too; for what is left out below as well.
-        let read = |carried: &Self| {
-            let text = serde_json::to_string(carried).map_err(|error| refuse(ErrorKind::Corrupt, error.to_string()))?;
-            let app = super::raw::parse(&as_yaml(&text))
-                .and_then(|app| super::check::app(name.to_owned(), app, &super::check::Around::default()));
-            app.map_err(|wrong| refuse(ErrorKind::Corrupt, wrong.what))
-        };
-        let mut asked = self.clone();
-        asked.health.iter_mut().for_each(|check| check.needs_secret = false);
-        asked.after_restore.iter_mut().for_each(|check| check.needs_secret = false);
-        read(&asked)?;
+        // Those too are held against the rules, and then left out.
+        let take = std::mem::take;
+        let health: Vec<bool> = self.health.iter_mut().map(|check| take(&mut check.needs_secret)).collect();
+        let checks: Vec<bool> = self.after_restore.iter_mut().map(|check| take(&mut check.needs_secret)).collect();
+        // Through the text, so that every rule of the file holds here too.
+        let text = serde_json::to_string(&self).map_err(|error| refuse(ErrorKind::Corrupt, error.to_string()))?;
+        let app = super::raw::parse(&as_yaml(&text))
+            .and_then(|app| super::check::app(name.to_owned(), app, &super::check::Around::default()));
+        let mut app = app.map_err(|wrong| refuse(ErrorKind::Corrupt, wrong.what))?;
         // Without its secret the answer would be no, and the restore would be rolled back for that.
-        asked.health = self.health.into_iter().filter(|check| !check.needs_secret).collect();
-        asked.after_restore = self.after_restore.into_iter().filter(|check| !check.needs_secret).collect();
-        read(&asked)
+        let (mut health, mut checks) = (health.into_iter(), checks.into_iter());
+        app.health.retain(|_| health.next() != Some(true));
+        app.after_restore.retain(|_| checks.next() != Some(true));
+        Ok(app)
     }
 
     /// One line for each thing in it that would act on this host: programs
