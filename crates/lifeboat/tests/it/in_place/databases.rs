@@ -239,7 +239,7 @@ fn service(live: &Live, writes_once: bool) {
     let start = start.display();
     let more = format!(
         "    services:\n      commands:\n        web: {{ stop: [rm, -f, {running}], start: [{start}], status: [test, -e, {running}] }}\n    \
-         health: [{{ command: [test, -e, {}], timeout: 300ms, every: 100ms }}]\n",
+         health: [{{ command: [test, -e, {}], timeout: 2s, every: 100ms }}]\n",
         env.path("healthy").display()
     );
     configure(env, &files(env, ""), &[("main", SOURCE)], &more);

@@ -191,7 +191,7 @@ fn undo_works_also_after_the_application_has_gone_on() {
 /// Shows R10, R7.
 #[test]
 fn an_undo_whose_health_check_fails_is_rolled_back_and_what_is_kept_stays_kept() {
-    let served = Served::new("", "    health: [ { command: [test, -e, DIR/healthy], timeout: 200ms, every: 50ms } ]\n");
+    let served = Served::new("", "    health: [ { command: [test, -e, DIR/healthy], timeout: 2s, every: 50ms } ]\n");
     let live = &served.live;
     live.env.write("healthy", "");
     served.restore().ok();
@@ -254,7 +254,7 @@ fn an_undo_that_is_killed_is_rolled_back_and_what_is_kept_stays_kept() {
 /// Shows R10.
 #[test]
 fn what_is_due_is_removed_by_the_next_run_of_that_app_and_by_nothing_else() {
-    let served = Served::new("", "    health: [ { command: [test, -e, DIR/healthy], timeout: 1s, every: 50ms } ]\n");
+    let served = Served::new("", "    health: [ { command: [test, -e, DIR/healthy], timeout: 2s, every: 50ms } ]\n");
     let live = &served.live;
     live.env.write("other/file", "of another app");
     for run in ["backup", "restore"] {
@@ -364,7 +364,7 @@ fn killed_when_started() -> Served {
 
 fn killed_when_started_in(mode: &str) -> Served {
     let check = "if test -e DIR/killed; then test -e DIR/healthy; else touch DIR/killed; kill -9 $PPID; fi";
-    let health = format!("    health: [ {{ command: [sh, -c, \"{check}\"], timeout: 300ms, every: 50ms }} ]\n");
+    let health = format!("    health: [ {{ command: [sh, -c, \"{check}\"], timeout: 2s, every: 50ms }} ]\n");
     let mut served = Served::new("", &health);
     // Left out of the backup: it stays in every mode.
     served.live.env.run("mkfifo", ["live/app/data/pipe"]).ok();

@@ -318,7 +318,7 @@ fn a_rollback_that_is_killed_is_finished_by_recover() {
     if !can_run("a_rollback_that_is_killed_is_finished_by_recover", &["strace"]) {
         return;
     }
-    let health = "    health: [ { command: [test, -e, DIR/healthy], timeout: 100ms, every: 50ms } ]\n";
+    let health = "    health: [ { command: [test, -e, DIR/healthy], timeout: 500ms, every: 50ms } ]\n";
     let served = Served::new("", health);
     served.live.traced(&["-e", "trace=renameat2"], &[]).code(20);
     let all = calls(&trace(&served.live.env))["renameat2"];

@@ -113,7 +113,7 @@ fn what_is_carried_over_stays_what_it_has_become() {
         env.set_mode("start", 0o755);
         let more = format!(
             "    services:\n      commands:\n        web: {{ stop: [\"true\"], start: [{}] }}\n    health: \
-             [{{ command: [test, -e, {}], timeout: 300ms, every: 100ms }}]\n",
+             [{{ command: [test, -e, {}], timeout: 2s, every: 100ms }}]\n",
             start.display(),
             env.path("healthy").display()
         );

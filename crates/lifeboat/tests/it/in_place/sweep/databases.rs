@@ -16,8 +16,9 @@ fn can_play(test: &str) -> bool {
     can_run(test, &["strace", "python3"])
 }
 
-/// `lifeboat.yaml`: healthy when `test OPTION running` succeeds.
-fn set_up(env: &TestEnv, option: &str) -> String {
+/// `lifeboat.yaml`: healthy when `test OPTION running` succeeds within `timeout`, which has to be long where it
+/// should succeed: a traced check on a busy machine takes its time.
+fn set_up(env: &TestEnv, option: &str, timeout: &str) -> String {
     let path = |path: &str| env.path(path).display().to_string();
     // The old state is left as it is, so that it can be compared.
     let start = format!(
@@ -31,7 +32,7 @@ fn set_up(env: &TestEnv, option: &str) -> String {
     let (start, running) = (path("start"), path("running"));
     let more = format!(
         "    services:\n      commands:\n        web: {{ stop: [rm, -f, {running}], start: [{start}], status: [test, -e, {running}] }}\n    \
-         health: [{{ command: [test, {option}, {running}], timeout: 200ms, every: 100ms }}]\n"
+         health: [{{ command: [test, {option}, {running}], timeout: {timeout}, every: 100ms }}]\n"
     );
     configure(env, &files(env, ""), &[("main", SOURCE)], &more);
     String::from_utf8(env.read("lifeboat.yaml")).unwrap()
@@ -39,7 +40,7 @@ fn set_up(env: &TestEnv, option: &str) -> String {
 
 fn scene(mode: &'static str) -> Scene {
     let live = application("wal");
-    set_up(&live.env, "-e");
+    set_up(&live.env, "-e", "5s");
     live.env.write("running", "");
     Scene::of(live, mode)
 }
@@ -88,7 +89,7 @@ fn a_new_state_with_databases_that_had_started_is_never_left_half_taken_back() {
     }
     for mode in ["overwrite", "full"] {
         let scene = scene(mode);
-        let sick = set_up(&scene.live.env, "-d");
+        let sick = set_up(&scene.live.env, "-d", "200ms");
         kill_the_rollback(&scene, OF, &sick);
     }
 }
