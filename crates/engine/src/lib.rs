@@ -6,6 +6,7 @@ pub mod config;
 mod presets;
 // What can be backed up.
 mod source;
+mod pg;
 mod sqlite;
 // The two flows.
 mod backup;
