@@ -1,2 +1,12 @@
-//! PostgreSQL: how a server is reached, what is asked of it, and which of its
-//! programs are run.
+//! PostgreSQL: how a server is reached (`reach`), what is asked of it
+//! (`session`), and which of its programs are run (`tools`).
+
+mod reach;
+mod session;
+mod tls;
+mod tools;
+
+pub use reach::Server;
+pub(crate) use reach::{Route, parse_url};
+pub(crate) use session::{Session, ident, literal, quoted};
+pub(crate) use tools::Tools;
