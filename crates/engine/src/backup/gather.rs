@@ -301,6 +301,7 @@ mod tests {
             files: Vec::new(),
             stops: BTreeMap::new(),
             databases,
+            servers: Vec::new(),
             is_scope: false,
             destinations: Vec::new(),
             withheld: Vec::new(),

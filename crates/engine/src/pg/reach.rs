@@ -10,7 +10,7 @@ use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use lifeboat_format::path::shown;
-use percent_encoding::percent_decode_str;
+use percent_encoding::{AsciiSet, NON_ALPHANUMERIC, percent_decode_str, utf8_percent_encode};
 use postgres::config::{ChannelBinding, SslMode};
 use serde::{Deserialize, Serialize};
 
@@ -42,6 +42,8 @@ const KEYWORDS: [&str; 17] = [
 const SOCKET_DIRS: [&str; 2] = ["/var/run/postgresql", "/tmp"];
 /// The service file of the whole system, on Debian.
 const SYSTEM_SERVICES: &str = "/etc/postgresql-common/pg_service.conf";
+/// What is written otherwise in a URL.
+const NOT_PLAIN: &AsciiSet = &NON_ALPHANUMERIC.remove(b'.').remove(b'-').remove(b'_').remove(b'/');
 const PORT: u16 = 5432;
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(15);
 /// How much of a file with passwords or services is read.
@@ -165,6 +167,26 @@ impl Server {
             Some(service) => format!("service {service}"),
             None => place(&self.keywords),
         }
+    }
+
+    /// As a URL: with only the user and the place, or with all keywords.
+    pub(crate) fn url(&self, is_whole: bool) -> String {
+        let encode = |text: &str| utf8_percent_encode(text, NOT_PLAIN).to_string();
+        let of = |key: &str| self.keywords.get(key);
+        let user = of("user").map(|user| format!("{}@", encode(user))).unwrap_or_default();
+        let host = of("host").filter(|host| !host.starts_with('/'));
+        let host = host.map(|host| if host.contains(':') { format!("[{host}]") } else { encode(host) });
+        let port = of("port").map(|port| format!(":{port}")).unwrap_or_default();
+        let is_told = |key: &str, value: &str| match key {
+            "user" | "port" => false,
+            "host" => value.starts_with('/'),
+            "hostaddr" => true,
+            _ => is_whole,
+        };
+        let more = self.keywords.iter().filter(|(key, value)| is_told(key, value));
+        let more: Vec<String> = more.map(|(key, value)| format!("{key}={}", encode(value))).collect();
+        let query = if more.is_empty() { String::new() } else { format!("?{}", more.join("&")) };
+        format!("postgres://{user}{}{port}/{query}", host.unwrap_or_default())
     }
 
     /// Looks up what reaching it takes.

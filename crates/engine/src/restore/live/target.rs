@@ -106,7 +106,7 @@ fn parse_all(only: &[String], head: &Head, app: Option<&AppConfig>) -> Result<Ve
             .next(format!("{meant}its sources are: {}", names.join(", "))));
         };
         for (source, patterns) in part {
-            if matches!(app.sources.get(source), Some(config::Source::Sqlite(_))) {
+            if matches!(app.sources.get(source), Some(config::Source::Sqlite(_) | config::Source::Postgres(_))) {
                 let what =
                     format!("--only {name}: it holds tables of {source}, and single tables cannot be restored yet");
                 return Err(Error::new(ErrorKind::Usage, what)
@@ -155,7 +155,11 @@ impl Targets<'_> {
         let recorded = source.root_bytes()?.map(|root| PathBuf::from(OsStr::from_bytes(&root)));
         let configured =
             self.app.filter(|_| self.is_configured).and_then(|app| find_configured(app, source, recorded.as_deref()));
-        let root = configured.map(|source| source.root().to_owned()).or(recorded).filter(|root| root.is_absolute());
+        let root = configured
+            .and_then(config::Source::root)
+            .map(Path::to_owned)
+            .or(recorded)
+            .filter(|root| root.is_absolute());
         let root = root.ok_or_else(|| {
             Error::new(ErrorKind::Usage, format!("the archive does not say where the source {} stood", source.name))
                 .state(NOTHING)
@@ -202,7 +206,7 @@ impl Targets<'_> {
             self.roots.iter().filter(is_database).map(|root| root.path.as_path().to_owned()).collect();
         let configured = self.app.into_iter().flat_map(|app| app.sources.values()).filter_map(|source| match source {
             config::Source::Sqlite(source) => Some(resolve(&source.path).unwrap_or_else(|_| source.path.clone())),
-            config::Source::Files(_) => None,
+            config::Source::Files(_) | config::Source::Postgres(_) => None,
         });
         let all: Vec<PathBuf> = restored.iter().cloned().chain(configured).collect();
         for root in self.roots.iter_mut().filter(|root| root.kind == RootKind::Files) {
@@ -220,7 +224,7 @@ impl Targets<'_> {
 /// The configured source of the same name and kind, else the one at the same root.
 fn find_configured<'a>(app: &'a AppConfig, source: &Source, root: Option<&Path>) -> Option<&'a config::Source> {
     let is_kind = |configured: &&config::Source| configured.kind() == source.kind;
-    let by_root = || app.sources.values().filter(is_kind).find(|configured| Some(configured.root()) == root);
+    let by_root = || app.sources.values().filter(is_kind).find(|configured| configured.root() == root);
     app.sources.get(&source.name).filter(is_kind).or_else(by_root)
 }
 
