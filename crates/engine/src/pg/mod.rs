@@ -1,6 +1,7 @@
 //! PostgreSQL: how a server is reached (`reach`), what is asked of it
 //! (`session`), and which of its programs are run (`tools`).
 
+pub(crate) mod facts;
 mod reach;
 mod session;
 mod tls;
