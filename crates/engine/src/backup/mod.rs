@@ -306,7 +306,7 @@ impl Run<'_> {
         let shown = PathBuf::from("the archive that was just written");
         let threads = workers::count(self.request.threads);
         let findings = Archive::of_file(file, &shown)
-            .and_then(|archive| verify::verify(&archive, threads, self.cancel, &mut |_, _, _| {}));
+            .and_then(|archive| verify::verify(&archive, threads, self.cancel, &verify::no_probe, &mut |_, _, _| {}));
         let findings = match findings {
             Ok(findings) => findings,
             Err(error) if error.kind() == lifeboat_format::ErrorKind::Corrupt => {

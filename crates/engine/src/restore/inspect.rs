@@ -105,7 +105,7 @@ pub(crate) fn verify(
         watch.monitor.expected(head.totals.files, head.totals.bytes);
     }
     let findings =
-        format_verify::verify(&archive, workers::count(wanted_threads), watch.cancel, &mut |path, verdict, bytes| {
+        format_verify::verify(&archive, workers::count(wanted_threads), watch.cancel, &format_verify::no_probe, &mut |path, verdict, bytes| {
             watch.monitor.advanced(1, bytes);
             each(path, verdict);
         });
