@@ -240,6 +240,14 @@ pub(crate) fn extensions(session: &mut Session, cancel: &Cancel) -> Result<Vec<S
     Ok(session.rows(sql, &[], cancel)?.iter().map(|row| row.get(0)).collect())
 }
 
+/// Whether the database of `session` has nothing of its own.
+pub(crate) fn is_empty(session: &mut Session, cancel: &Cancel) -> Result<bool> {
+    let own = ["pg_class", "pg_proc", "pg_type", "pg_namespace", "pg_extension"];
+    let own: Vec<String> =
+        own.iter().map(|table| format!("EXISTS (SELECT FROM {table} WHERE oid >= {FIRST_OWN_OID})")).collect();
+    Ok(session.value(&format!("SELECT NOT ({})", own.join(" OR ")), cancel)?.as_deref() == Some("t"))
+}
+
 /// A table that may hold rows.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub(crate) struct Table {

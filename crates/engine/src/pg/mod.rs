@@ -2,8 +2,12 @@
 //! (`session`), and which of its programs are run (`tools`).
 
 pub(crate) mod facts;
+pub(crate) mod inplace;
 mod reach;
+mod script;
 mod session;
+pub(crate) mod stage;
+pub(crate) mod swap;
 mod tls;
 mod tools;
 

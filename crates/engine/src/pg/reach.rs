@@ -362,10 +362,48 @@ impl Route {
         text
     }
 
+    /// Whether it leads to this host.
+    pub(crate) fn is_local(&self) -> bool {
+        let is_local = |host: &str| host.starts_with('/') || ["localhost", "127.0.0.1", "::1"].contains(&host);
+        self.keyword("hostaddr").or(self.keyword("host")).is_some_and(is_local)
+    }
+
+    /// The same way as somebody else, who has a password.
+    pub(crate) fn with_login(&self, user: &str, password: &str) -> Self {
+        let mut keywords = self.keywords.clone();
+        keywords.insert("user".to_owned(), user.to_owned());
+        Self { keywords, password: Some(Secret(password.to_owned())) }
+    }
+
+    /// A command for a shell: a program of PostgreSQL with `argument`.
+    pub(crate) fn shell_command(&self, program: &str, argument: &str) -> String {
+        let quote = |text: &str| {
+            let is_plain = |c: char| c.is_ascii_alphanumeric() || "-_./:@".contains(c);
+            if text.chars().all(is_plain) && !text.is_empty() {
+                text.to_owned()
+            } else {
+                format!("'{}'", text.replace('\'', "'\\''"))
+            }
+        };
+        let options = [("host", "-h"), ("port", "-p"), ("user", "-U")];
+        let given = options.iter().filter_map(|(key, flag)| Some(format!("{flag} {}", quote(self.keyword(key)?))));
+        let given: Vec<String> = given.collect();
+        format!("{program} {} {}", given.join(" "), quote(argument))
+    }
+
     /// What a program finds in its password file.
     pub(crate) fn passfile(&self) -> Option<String> {
         let password = &self.password.as_ref()?.0;
         Some(format!("*:*:*:*:{}\n", password.replace('\\', "\\\\").replace(':', "\\:")))
+    }
+
+    /// The environment of a program that takes [`Route::conninfo`]: the
+    /// password is on its stdin, and nothing that we were started with counts.
+    pub(crate) fn environment(&self) -> Vec<(String, String)> {
+        let passfile = self.password.as_ref().map(|_| ("PGPASSFILE", crate::exec::Secret::AS_STDIN));
+        // Empty, they are as good as none.
+        let emptied = [("PGPASSWORD", ""), ("PGOPTIONS", "")];
+        passfile.into_iter().chain(emptied).map(|(key, value)| (key.to_owned(), value.to_owned())).collect()
     }
 
     pub(super) fn trust(&self) -> Trust {

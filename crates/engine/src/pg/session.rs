@@ -45,7 +45,7 @@ impl Session {
         // What a role or a database has as its own would change what is read, or end the session.
         session.run(
             "SET search_path = pg_catalog; SET statement_timeout = 0; SET lock_timeout = 0; \
-             SET idle_in_transaction_session_timeout = 0; SET client_min_messages = warning; SET row_security = off; \
+             SET idle_in_transaction_session_timeout = 0; SET client_min_messages = warning; SET row_security = off; SET standard_conforming_strings = on; SET default_transaction_read_only = off; \
              SET datestyle = ISO; SET intervalstyle = postgres; SET extra_float_digits = 3",
             &Cancel::new(),
         )?;
@@ -55,6 +55,21 @@ impl Session {
     /// The database that it is in.
     pub(crate) fn database(&self) -> &str {
         &self.database
+    }
+
+    /// Where the server is, as people know it.
+    pub(crate) fn name(&self) -> String {
+        self.route.name()
+    }
+
+    /// Whose session it is.
+    pub(crate) fn user(&self) -> &str {
+        self.route.user()
+    }
+
+    /// Whether the server runs on this host, as far as the way to it tells.
+    pub(crate) fn is_local(&self) -> bool {
+        self.route.is_local()
     }
 
     /// The connection itself, for what speaks the protocol.

@@ -49,6 +49,18 @@ impl Tools {
         })
     }
 
+    /// The newest that are installed, at least of the version `server`: they
+    /// read what any older ones wrote.
+    ///
+    /// # Errors
+    /// As of [`Tools::find`].
+    pub(crate) fn newest_from(server: u32, dir: Option<&Path>, cancel: &Cancel) -> Result<Self> {
+        match Self::newest(cancel)?.filter(|newest| dir.is_none() && newest.major >= server) {
+            Some(newest) => Ok(newest),
+            None => Self::find(server, dir, cancel),
+        }
+    }
+
     /// The newest that are installed; for what needs no server.
     pub(crate) fn newest(cancel: &Cancel) -> Result<Option<Self>> {
         let mut newest: Option<Self> = None;

@@ -11,6 +11,7 @@ use lifeboat_format::record::{Head, Source};
 use super::database::{log_of, patterns};
 use super::name::{Name, below};
 use super::plan::PlannedRoot;
+use super::servers;
 use super::terms::{Root, RootKind, Terms, parse_only};
 use super::{Host, LiveRequest};
 use crate::config::{self, AppConfig, Carried};
@@ -59,7 +60,12 @@ pub(super) fn find<'a>(archive: &'a Archive, request: &'a LiveRequest, host: &Ho
             continue;
         }
         let globs = if globs.iter().any(|glob| glob.is_none()) { Vec::new() } else { globs };
-        targets.add(source, globs.into_iter().flatten().cloned().collect())?;
+        let globs: Vec<String> = globs.into_iter().flatten().cloned().collect();
+        if source.kind == "postgres" {
+            targets.add_databases(source, globs, host.data_dir)?;
+        } else {
+            targets.add(source, globs)?;
+        }
     }
     targets.part_databases();
     refuse_overlap(&targets.roots)?;
@@ -199,6 +205,32 @@ impl Targets<'_> {
         Ok(())
     }
 
+    /// Databases of a server: what is unpacked is their dumps, below our own data.
+    fn add_databases(&mut self, source: &Source, only: Vec<String>, data_dir: &Path) -> Result<()> {
+        // `--only` has the name of a database where it has a pattern of files elsewhere.
+        let only = only.iter().map(|name| servers::pattern_of(source, name.trim_start_matches('/')));
+        let configured = self.app.and_then(|app| app.sources.get(&source.name));
+        let server = match configured {
+            Some(config::Source::Postgres(postgres)) => postgres.server.name(),
+            _ => String::new(),
+        };
+        self.planned.push(PlannedRoot {
+            source: source.name.clone(),
+            root: server,
+            is_configured: self.is_configured,
+            exists: true,
+        });
+        self.roots.push(Root {
+            source: Name(source.name.as_bytes().to_vec()),
+            kind: RootKind::Postgres,
+            at: Some(Name(source.place().into_bytes())),
+            path: Name::of(&resolve(data_dir)?.join(format!("{}.dumps", source.name))),
+            only: only.collect::<Result<_>>()?,
+            ..Root::default()
+        });
+        Ok(())
+    }
+
     /// A database that lies in a root of files is no part of it, whether it is restored or not.
     fn part_databases(&mut self) {
         let is_database = |root: &&Root| root.kind == RootKind::Sqlite;
@@ -255,10 +287,11 @@ fn resolve(path: &Path) -> Result<PathBuf> {
 }
 
 fn refuse_overlap(roots: &[Root]) -> Result<()> {
+    let roots: Vec<&Root> = roots.iter().filter(|root| root.kind != RootKind::Postgres).collect();
     for (number, root) in roots.iter().enumerate() {
         // A database in a root of files was left out there.
         let is_parted = |other: &Root| other.kind != root.kind && other.path != root.path;
-        let overlaps = |other: &&Root| overlap(&root.path.0, &other.path.0) && !is_parted(other);
+        let overlaps = |other: &&&Root| overlap(&root.path.0, &other.path.0) && !is_parted(other);
         if let Some(other) = roots[..number].iter().find(overlaps) {
             return Err(Error::new(ErrorKind::Usage, format!("{} and {} overlap", other.path, root.path))
                 .state(NOTHING)
@@ -304,5 +337,6 @@ pub(super) fn lock_key(targets: &Targets<'_>) -> String {
 
 /// Whether a root of `terms` lies at, above or below `path`.
 pub(super) fn touches(terms: &Terms, path: &Path) -> bool {
-    terms.roots.iter().any(|root| overlap(&root.path.0, path.as_os_str().as_bytes()))
+    let mut in_files = terms.roots.iter().filter(|root| root.kind != RootKind::Postgres);
+    in_files.any(|root| overlap(&root.path.0, path.as_os_str().as_bytes()))
 }
