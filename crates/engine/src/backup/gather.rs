@@ -19,6 +19,7 @@ use crate::source::files::{Options, OutputDir, Tree};
 use crate::source::matcher::{Matcher, literal};
 use crate::source::merged::{Merged, Needed, Part};
 use crate::source::roots::{EMPTY, Held, Holder, Root};
+use crate::source::streamed::Streamed;
 use crate::sqlite::{Copied, Facts, NotPinned, Pinned, Reason};
 use crate::{Cancel, Error, ErrorKind, Result};
 
@@ -38,6 +39,15 @@ pub(super) struct CopiedDatabase {
     point: Timestamp,
     item: Copy,
     facts: Facts,
+}
+
+/// A source that is dumped while it is captured.
+pub(super) struct Dumped {
+    /// What is recorded of it.
+    pub(super) description: record::Source,
+    /// At or below which all of its entries stand, and nothing else.
+    pub(super) place: EntryPath,
+    pub(super) items: Vec<Streamed>,
 }
 
 /// Sources that failed so far.
@@ -233,7 +243,7 @@ pub(super) fn needed(job: &Job<'_>, roots: &[Root]) -> Result<Vec<Needed>> {
 /// by itself; otherwise together, so that hard links between them stay.
 pub(super) fn merge<'a>(
     mut roots: Vec<Root>,
-    databases: Vec<CopiedDatabase>,
+    (databases, dumps): (Vec<CopiedDatabase>, Vec<Dumped>),
     options: Options,
     outputs: &'a [OutputDir],
     (scratch, holder, watch): (&Path, &'a dyn Holder, Watch<'a>),
@@ -272,6 +282,11 @@ pub(super) fn merge<'a>(
     if !items.is_empty() {
         let places = items.iter().map(|item| item.path().as_bytes().to_vec()).collect();
         merged.add("sqlite", Part::Ready(VecDeque::from(items)), places, false);
+    }
+    for mut dumped in dumps {
+        dumped.items.sort_by(|a, b| a.path().cmp(b.path()));
+        let items = dumped.items.into_iter().map(|item| Box::new(item) as Box<dyn Item>).collect();
+        merged.add(&dumped.description.name, Part::Ready(items), vec![dumped.place.as_bytes().to_vec()], false);
     }
     Ok(merged)
 }

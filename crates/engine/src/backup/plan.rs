@@ -4,7 +4,7 @@ use lifeboat_format::path::shown;
 
 use super::gather::{self, Failures};
 use super::target::Target;
-use super::{Ground, all_failed, count, host, options, outputs, ship, subject};
+use super::{CHECK_PATH, Ground, all_failed, count, host, options, outputs, ship, subject};
 use crate::Result;
 use crate::report::{BackupPlan, BackupRequest, FailedSource, PlannedSource, Watch};
 use crate::source::files::{LeftOut, Tree};
@@ -47,7 +47,7 @@ pub(crate) fn plan(ground: &Ground<'_>, request: &BackupRequest, watch: Watch<'_
         }
     }
     if sources.is_empty() {
-        return Err(all_failed(&failures.0));
+        return Err(all_failed(&failures.0, CHECK_PATH));
     }
     Ok(BackupPlan {
         archive: target.dir.join(target.names().find(|name| !target.dir.join(name).exists()).unwrap_or_default()),
