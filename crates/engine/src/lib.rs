@@ -5,8 +5,8 @@
 pub mod config;
 mod presets;
 // What can be backed up.
-mod source;
 mod pg;
+mod source;
 mod sqlite;
 // The two flows.
 mod backup;
