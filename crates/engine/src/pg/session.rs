@@ -37,7 +37,9 @@ impl Session {
                 Some(&SqlState::INVALID_PASSWORD | &SqlState::INVALID_AUTHORIZATION_SPECIFICATION) => {
                     said.next("check `user` and `password_file`, and what pg_hba.conf allows")
                 }
-                Some(&SqlState::INVALID_CATALOG_NAME) => said.next("create it, or correct `databases` in lifeboat.yaml"),
+                Some(&SqlState::INVALID_CATALOG_NAME) => {
+                    said.next("create it, or correct `databases` in lifeboat.yaml")
+                }
                 None => said.next("check that the server runs, and `url` in lifeboat.yaml"),
                 Some(_) => said,
             }
@@ -164,6 +166,7 @@ pub(crate) fn of(error: &postgres::Error, doing: &str) -> Error {
     use std::error::Error as _;
     let Some(said) = error.as_db_error() else {
         let why = error.source().map_or_else(|| error.to_string(), ToString::to_string);
+        let why = why.split(" (os error").next().unwrap_or_default();
         return Error::new(ErrorKind::Failed, format!("{doing}: {}", shown(why.as_bytes())));
     };
     let kind = match *said.code() {

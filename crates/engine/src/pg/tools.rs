@@ -83,7 +83,10 @@ impl Tools {
         fitting.ok_or_else(|| {
             let what = match newest {
                 Some(newest) => format!("pg_dump is of version {newest}, and the server of version {server}, which is newer"),
-                None => format!("there is no pg_dump on this host, and the server is of version {server}"),
+                None => {
+                    let place = dir.map_or("on this host".to_owned(), |dir| format!("in {}", dir.display()));
+                    format!("there is no pg_dump {place}, and the server is of version {server}")
+                }
             };
             Error::new(ErrorKind::Failed, what).next(format!(
                 "install the client programs of PostgreSQL {server} (Debian: postgresql-client-{server}), or name their directory as `bin_dir`"

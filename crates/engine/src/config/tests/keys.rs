@@ -49,7 +49,7 @@ apps:
 fn files(source: &Source) -> &FilesSource {
     match source {
         Source::Files(files) => files,
-        Source::Sqlite(_) => panic!("a database"),
+        Source::Sqlite(_) | Source::Postgres(_) => panic!("a database"),
     }
 }
 
