@@ -56,11 +56,8 @@ pub(super) struct Failures(pub(super) Vec<FailedSource>);
 
 impl Failures {
     pub(super) fn add(&mut self, name: &str, root: &Path, message: impl Into<String>) {
-        self.0.push(FailedSource {
-            name: name.to_owned(),
-            root: shown(root.as_os_str().as_bytes()),
-            message: message.into(),
-        });
+        let (name, root) = (name.to_owned(), shown(root.as_os_str().as_bytes()));
+        self.0.push(FailedSource { name, root, message: message.into(), next: None });
     }
 
     /// Keeps an error as that of a source, unless it ends the run.
@@ -70,6 +67,7 @@ impl Failures {
             Err(error) if matches!(error.kind(), ErrorKind::Cancelled | ErrorKind::NoSpace) => Err(error),
             Err(error) => {
                 self.add(name, root, error.to_string());
+                self.0.last_mut().expect("it was added").next = error.next_step().map(str::to_owned);
                 Ok(None)
             }
         }
@@ -162,6 +160,8 @@ impl CopiedDatabase {
             tables: self.facts.tables.len() as u64,
             rows: self.facts.tables.values().sum(),
             excluded_tables: self.facts.excluded_tables.clone(),
+            database: None,
+            is_estimated: false,
         }
     }
 
@@ -174,7 +174,7 @@ impl CopiedDatabase {
             journal_mode: facts.journal_mode.to_owned(),
             unchecked: facts.unchecked.iter().chain(&facts.notes).cloned().collect(),
         };
-        let mut source = describe(&self.name, "sqlite", &self.source.path, started);
+        let mut source = describe(&self.name, "sqlite", Some(&self.source.path), started);
         source.point = Some(self.point);
         source.details.database = Some(database);
         source
@@ -185,8 +185,8 @@ impl CopiedDatabase {
     }
 }
 
-/// What is recorded of any source.
-pub(super) fn describe(name: &str, kind: &str, root: &Path, started: Timestamp) -> record::Source {
+/// What is recorded of any source; `root` is where it stands in a file system.
+pub(super) fn describe(name: &str, kind: &str, root: Option<&Path>, started: Timestamp) -> record::Source {
     let mut source = record::Source {
         name: name.to_owned(),
         kind: kind.to_owned(),
@@ -200,13 +200,15 @@ pub(super) fn describe(name: &str, kind: &str, root: &Path, started: Timestamp) 
         root_b64: None,
         details: Details::default(),
     };
-    source.set_root(root.as_os_str().as_bytes());
+    if let Some(root) = root {
+        source.set_root(root.as_os_str().as_bytes());
+    }
     source
 }
 
 /// What is recorded of a source of files.
 pub(super) fn describe_root(root: &Root, started: Timestamp) -> record::Source {
-    let mut source = describe(&root.name, "files", &root.path, started);
+    let mut source = describe(&root.name, "files", Some(&root.path), started);
     if !root.is_usual {
         let place = root.place.as_ref().map(EntryPath::to_string);
         source.at = Some(place.unwrap_or_default());

@@ -6,6 +6,7 @@ mod bare;
 mod gather;
 mod head;
 mod plan;
+mod servers;
 mod ship;
 mod stops;
 mod subject;
@@ -13,6 +14,7 @@ mod target;
 
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 
 use jiff::Timestamp;
@@ -36,6 +38,7 @@ use crate::tally::Tally;
 use crate::{Cancel, Error, ErrorKind, Result, workers};
 use gather::{CopiedDatabase, Dumped, Failures};
 pub(crate) use plan::plan;
+use servers::Begun;
 use stops::Stops;
 use subject::Job;
 pub(crate) use subject::{app_and_roots, no_such_app, subjects};
@@ -78,7 +81,7 @@ struct Run<'a> {
 struct Gathered {
     roots: Vec<Root>,
     databases: Vec<CopiedDatabase>,
-    dumps: Vec<Dumped>,
+    dumps: Vec<Begun>,
     /// What becomes of the dumps.
     seen: Seen,
     failures: Failures,
@@ -161,13 +164,21 @@ impl Run<'_> {
         let job = &self.job;
         let services: &[Service] = job.app.map(|app| app.freeze.as_slice()).unwrap_or_default();
         let now = || self.ground.clock.timestamp();
+        // A server that does not answer is not to be waited for while anything stands still.
+        let mut not_reached = Failures::default();
+        let mut servers = servers::reach(job, self.cancel, &mut not_reached)?;
         let pin = |patience: Duration| {
-            let mut failures = Failures::default();
+            let (began, mut failures) = (Instant::now(), Failures::default());
             let patience = (patience < PATIENT).then_some(patience);
-            gather::pin(job, patience, &now, self.cancel, &mut failures).map(|pinned| (pinned, failures))
+            let pinned = gather::pin(job, patience, &now, self.cancel, &mut failures)?;
+            let left = patience.map(|patience| patience.saturating_sub(began.elapsed()));
+            servers::pin(&mut servers, left, &now, self.cancel, &mut failures)?;
+            Ok((pinned, failures))
         };
         let point = freeze::with_frozen(services, How::Frozen, self.freezing(), PATIENT, self.cancel, pin)?;
         let (pinned, mut failures) = point.value;
+        failures.0.splice(..0, not_reached.0);
+        let was_frozen = !point.frozen.is_empty();
         // Databases have reached their points; files do so when they have been read.
         let frozen: Option<Held> = if job.files.is_empty() || point.frozen.is_empty() {
             drop(point.frozen);
@@ -175,17 +186,24 @@ impl Run<'_> {
         } else {
             Some(point.frozen)
         };
+        let exclude_tables = job.app.map(|app| app.exclude_tables.as_slice()).unwrap_or_default();
+        let how = servers::How {
+            is_schema_only: false,
+            exclude_tables,
+            patience: frozen.is_some().then_some(freeze::PIN_WAIT),
+            was_frozen: was_frozen && frozen.is_none(),
+        };
+        let seen = Seen::default();
+        let dumps = servers::begin(servers, how, &now, (&seen, self.started), self.watch(), &mut failures)?;
         if !pinned.is_empty() {
             self.target.create_dir()?;
         }
-        let exclude_tables = job.app.map(|app| app.exclude_tables.as_slice()).unwrap_or_default();
         let databases = gather::copy(pinned, &self.target.dir, exclude_tables, self.watch(), &mut failures)
             .map_err(|error| self.target.not_written(error))?;
         let was_filled = |source: &str| ship::was_filled(self, source);
         let roots = gather::open_roots(job, frozen.as_ref(), was_filled, &mut failures)?;
-        let (dumps, seen): (Vec<Dumped>, _) = (Vec::new(), Seen::default());
         if roots.is_empty() && databases.is_empty() && dumps.is_empty() {
-            return Err(all_failed(&failures.0, CHECK_PATH));
+            return Err(all_failed(&failures.0));
         }
         Ok(Gathered { roots, databases, dumps, seen, failures })
     }
@@ -195,19 +213,28 @@ impl Run<'_> {
         let Gathered { roots, databases, dumps, seen, mut failures } = gathered;
         let outputs = outputs(&self.job, &self.target);
         self.expect(&outputs, &roots)?;
-        let reports: Vec<DatabaseReport> = databases.iter().map(CopiedDatabase::report).collect();
+        let (dumps, counting): (Vec<_>, Vec<_>) = dumps.into_iter().map(|begun| (begun.dumped, begun.counting)).unzip();
+        let mut reports: Vec<DatabaseReport> = databases.iter().map(CopiedDatabase::report).collect();
         let mut sources: Vec<record::Source> =
             roots.iter().map(|root| gather::describe_root(root, self.started)).collect();
         sources.extend(databases.iter().map(|database| database.describe(self.started)));
         sources.extend(dumps.iter().map(|dumped| dumped.description.clone()));
         let stops = Stops::new(self.job.stops.clone(), self.freezing(), self.cancel);
-        let read = self.read(roots, (databases, dumps), &outputs, &stops);
+        let is_over = AtomicBool::new(false);
+        let (read, counted) = std::thread::scope(|scope| {
+            let counting = servers::count(counting, scope, &is_over, self.cancel);
+            let read = self.read(roots, (databases, dumps), &outputs, &stops);
+            is_over.store(read.is_err(), Ordering::Relaxed);
+            (read, counting.join())
+        });
         // Whatever stood still goes on by now; also where reading failed, it is told.
         let frozen = self.pauses.longest();
         let stopped = stops.end();
         self.pauses.tell(self.tally);
         let mut read = read?;
+        servers::fill(&mut sources, counted?);
         self.drop_failed(&stops, &seen, &mut sources, &mut failures)?;
+        reports.extend(servers::reports(&sources, &seen));
         self.refuse_nothing(&read.captured)?;
         let finished = self.ground.clock.timestamp();
         for source in &mut sources {
@@ -272,14 +299,14 @@ impl Run<'_> {
             failures.keep(&name, &root.unwrap_or_default(), Err::<(), _>(error))?;
             sources.retain(|source| source.name != name);
         }
-        let broken = seen.failed();
-        for (name, message) in &broken {
-            let root = sources.iter().find(|source| source.name == *name).and_then(|source| source.root.clone());
-            failures.add(name, Path::new(&root.unwrap_or_default()), message);
-            sources.retain(|source| source.name != *name);
+        for (name, message) in seen.failed() {
+            let server = self.job.servers.iter().find(|(server, _)| *server == name);
+            let root = server.map(|(_, source)| source.server.name()).unwrap_or_default();
+            let broken = Error::new(ErrorKind::Failed, message).next(CHECK_DUMP);
+            failures.keep(&name, Path::new(&root), Err::<(), _>(broken))?;
+            sources.retain(|source| source.name != name);
         }
-        let next = if broken.is_empty() { CHECK_PATH } else { CHECK_DUMP };
-        if sources.is_empty() { Err(all_failed(&failures.0, next)) } else { Ok(()) }
+        if sources.is_empty() { Err(all_failed(&failures.0)) } else { Ok(()) }
     }
 
     /// A single file that was lost while it was read leaves nothing to make an archive of.
@@ -380,7 +407,8 @@ impl Run<'_> {
     }
 }
 
-fn all_failed(failed: &[FailedSource], next: &str) -> Error {
+fn all_failed(failed: &[FailedSource]) -> Error {
+    let next = failed.iter().find_map(|source| source.next.as_deref()).unwrap_or(CHECK_PATH);
     let reasons: Vec<String> = failed
         .iter()
         .map(|source| {

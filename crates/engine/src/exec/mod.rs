@@ -43,6 +43,7 @@ const PAUSE_MAX: Duration = Duration::from_millis(20);
 pub(crate) struct Tool<'a> {
     argv: &'a [String],
     env: &'a [(String, String)],
+    unset: &'a [&'a str],
     secret: Option<&'a [u8]>,
     timeout: Duration,
     leaves_daemon: bool,
@@ -88,7 +89,7 @@ impl Ended {
 impl<'a> Tool<'a> {
     /// `argv` is the program, found on PATH unless it is an absolute path, and its arguments.
     pub(crate) fn new(argv: &'a [String], timeout: Duration) -> Self {
-        Self { argv, env: &[], secret: None, timeout, leaves_daemon: false, grace: GRACE }
+        Self { argv, env: &[], unset: &[], secret: None, timeout, leaves_daemon: false, grace: GRACE }
     }
 
     /// For a program that starts a service. Its stdout is dropped and only
@@ -139,6 +140,12 @@ impl<'a> Tool<'a> {
     /// runs as our user may read it.
     pub(crate) fn env(mut self, env: &'a [(String, String)]) -> Self {
         self.env = env;
+        self
+    }
+
+    /// Keeps these variables of our environment from it.
+    pub(crate) fn without(mut self, names: &'a [&'a str]) -> Self {
+        self.unset = names;
         self
     }
 

@@ -23,7 +23,11 @@ impl Running {
     #[expect(clippy::disallowed_methods, reason = "this is the one place that starts programs")]
     pub(super) fn start(tool: &Tool<'_>, stdin: Stdio, stdout: Stdio, stderr: &Said) -> io::Result<Self> {
         let (program, arguments) = tool.argv.split_first().ok_or(io::ErrorKind::InvalidInput)?;
-        let child = Command::new(program)
+        let mut command = Command::new(program);
+        for name in tool.unset {
+            command.env_remove(name);
+        }
+        let child = command
             .args(arguments)
             // A folder that is never restored, so that the child keeps none busy.
             .current_dir("/")

@@ -258,6 +258,8 @@ pub(crate) struct Table {
     pub(crate) estimate: u64,
     /// Whether it only holds partitions.
     pub(crate) is_partitioned: bool,
+    /// What it is a partition of, as [`Table::full_name`].
+    pub(crate) partition_of: Option<String>,
 }
 
 impl Table {
@@ -275,7 +277,9 @@ impl Table {
 /// The tables of the database of `session` that a dump holds, those of extensions left out.
 pub(crate) fn tables(session: &mut Session, cancel: &Cancel) -> Result<Vec<Table>> {
     let sql = "SELECT n.nspname::text, c.relname::text, CASE WHEN c.relkind = 'r' THEN pg_relation_size(c.oid) ELSE 0 END, \
-               greatest(c.reltuples, 0)::float8, c.relkind = 'p' \
+               greatest(c.reltuples, 0)::float8, c.relkind = 'p', \
+               (SELECT pn.nspname || '.' || p.relname FROM pg_inherits i JOIN pg_class p ON p.oid = i.inhparent \
+                JOIN pg_namespace pn ON pn.oid = p.relnamespace WHERE i.inhrelid = c.oid AND p.relkind = 'p' LIMIT 1) \
                FROM pg_class c JOIN pg_namespace n ON n.oid = c.relnamespace \
                WHERE c.relkind IN ('r', 'p') AND n.nspname !~ '^pg_' AND n.nspname <> 'information_schema' \
                AND NOT EXISTS (SELECT FROM pg_depend d WHERE d.classid = 'pg_class'::regclass AND d.objid = c.oid AND d.deptype = 'e') \
@@ -291,6 +295,7 @@ pub(crate) fn tables(session: &mut Session, cancel: &Cancel) -> Result<Vec<Table
             bytes: row.get::<_, Option<i64>>(2).and_then(|bytes| u64::try_from(bytes).ok()).unwrap_or(0),
             estimate: whole(row.get(3)),
             is_partitioned: row.get(4),
+            partition_of: row.get(5),
         })
         .collect())
 }

@@ -1,8 +1,15 @@
 //! PostgreSQL: how a server is reached (`reach`), what is asked of it
-//! (`session`), and which of its programs are run (`tools`).
+//! (`session`, `facts`), and which of its programs are run (`tools`). A backup
+//! pins the state of databases (`pin`), has it dumped (`dump`) and counts its
+//! rows (`count`); `globals` writes down roles.
 
+mod blame;
+pub(crate) mod count;
+pub(crate) mod dump;
 pub(crate) mod facts;
+pub(crate) mod globals;
 pub(crate) mod inplace;
+pub(crate) mod pin;
 mod reach;
 mod script;
 mod session;
@@ -14,4 +21,4 @@ mod tools;
 pub use reach::Server;
 pub(crate) use reach::{Route, parse_url};
 pub(crate) use session::{Session, ident, literal, quoted};
-pub(crate) use tools::Tools;
+pub(crate) use tools::{ENVIRONMENT, Tools};

@@ -37,6 +37,7 @@ impl Session {
                 Some(&SqlState::INVALID_PASSWORD | &SqlState::INVALID_AUTHORIZATION_SPECIFICATION) => {
                     said.next("check `user` and `password_file`, and what pg_hba.conf allows")
                 }
+                Some(&SqlState::INVALID_CATALOG_NAME) => said.next("create it, or correct `databases` in lifeboat.yaml"),
                 None => said.next("check that the server runs, and `url` in lifeboat.yaml"),
                 Some(_) => said,
             }
@@ -45,8 +46,10 @@ impl Session {
         // What a role or a database has as its own would change what is read, or end the session.
         session.run(
             "SET search_path = pg_catalog; SET statement_timeout = 0; SET lock_timeout = 0; \
-             SET idle_in_transaction_session_timeout = 0; SET client_min_messages = warning; SET row_security = off; SET standard_conforming_strings = on; SET default_transaction_read_only = off; \
-             SET datestyle = ISO; SET intervalstyle = postgres; SET extra_float_digits = 3",
+             SET idle_in_transaction_session_timeout = 0; SET client_min_messages = warning; SET row_security = off; \
+             SET standard_conforming_strings = on; SET default_transaction_read_only = off; \
+             SET datestyle = ISO; SET intervalstyle = postgres; SET extra_float_digits = 3; \
+             SELECT set_config(name, '0', false) FROM pg_settings WHERE name = 'transaction_timeout'",
             &Cancel::new(),
         )?;
         Ok(session)
@@ -83,6 +86,20 @@ impl Session {
     /// The server's, or on cancel.
     pub(crate) fn run(&mut self, sql: &str, cancel: &Cancel) -> Result<()> {
         self.cancellable(cancel, |client| client.batch_execute(sql))
+    }
+
+    /// As [`Session::run`]; to fail with one of the codes that are `expected` is
+    /// an answer.
+    ///
+    /// # Errors
+    /// As of [`Session::run`], for all others.
+    pub(crate) fn attempt(&mut self, sql: &str, expected: &[SqlState], cancel: &Cancel) -> Result<Option<SqlState>> {
+        self.cancellable(cancel, |client| match client.batch_execute(sql) {
+            Err(error) if !cancel.is_set() && error.code().is_some_and(|code| expected.contains(code)) => {
+                Ok(error.code().cloned())
+            }
+            done => done.map(|()| None),
+        })
     }
 
     /// The rows that a statement with `params` answers.

@@ -113,7 +113,7 @@ impl Staging<'_> {
         let is_super = session.value("SELECT rolsuper FROM pg_roles WHERE rolname = current_user", watch.cancel)?;
         let progress = &mut |_| {};
         if is_super.as_deref() != Some("t") {
-            return script::run(session.client(), &mut text, name, watch.cancel, progress);
+            return script::run(session.client(), &mut text, name, watch.cancel, progress).map(drop);
         }
         let role = TemporaryRole::make(&mut session, owner, self.id, watch.cancel)?;
         let done = self.as_role(&role, name, owner, &mut text, watch);
@@ -127,7 +127,7 @@ impl Staging<'_> {
             error.next("plain SQL is not run by a superuser: connect as the database's owner, or let pg_hba.conf allow passwords")
         })?;
         session.run(&format!("SET ROLE {}", ident(owner)), watch.cancel)?;
-        script::run(session.client(), text, name, watch.cancel, &mut |_| {})
+        script::run(session.client(), text, name, watch.cancel, &mut |_| {}).map(drop)
     }
 }
 

@@ -10,5 +10,4 @@ mod listing;
 pub(crate) mod matcher;
 pub(crate) mod merged;
 pub(crate) mod roots;
-#[cfg_attr(not(test), expect(dead_code, reason = "for sources that are dumped, of which there is none yet"))]
 pub(crate) mod streamed;
