@@ -15,11 +15,11 @@ use lifeboat_format::record::{self, Postgres, PostgresDatabase, Role, Rows};
 
 use super::gather::{self, Dumped, Failures};
 use super::subject::Job;
+use crate::config::DumpFormat;
 use crate::config::PostgresSource;
 use crate::pg::dump::{self, Dump, GLOBALS, Manner, PLAIN_END};
 use crate::pg::pin::{Member, Point, Reached};
 use crate::pg::{count, facts, globals};
-use crate::config::DumpFormat;
 use crate::report::{DatabaseReport, Watch};
 use crate::source::streamed::{Seen, Start, Streamed};
 use crate::{Cancel, Error, ErrorKind, Problem, ProblemClass, Result};
@@ -135,7 +135,8 @@ impl Server {
         watch: Watch<'_>,
     ) -> Result<Begun> {
         let manner = Manner { format: self.source.format, is_schema_only: how.is_schema_only, is_compressed: false };
-        let begun = dump::begin(&mut self.reached, point, (manner, how.exclude_tables, how.patience), now, watch.cancel)?;
+        let begun =
+            dump::begin(&mut self.reached, point, (manner, how.exclude_tables, how.patience), now, watch.cancel)?;
         if begun.is_another && how.was_frozen {
             let message = "read while everything ran: a table was about to be changed, so that it had to be begun anew";
             watch.monitor.problem(Problem::new(ProblemClass::Unfrozen, self.name.as_bytes(), message));
@@ -247,10 +248,8 @@ impl Running<'_> {
     pub(super) fn join(self) -> Result<Counted> {
         let mut counted = BTreeMap::new();
         for (source, threads) in self.0 {
-            let rows: Result<Vec<_>> = threads
-                .into_iter()
-                .map(|thread| thread.join().unwrap_or_else(|_| Ok(BTreeMap::new())))
-                .collect();
+            let rows: Result<Vec<_>> =
+                threads.into_iter().map(|thread| thread.join().unwrap_or_else(|_| Ok(BTreeMap::new()))).collect();
             counted.insert(source, rows?);
         }
         Ok(counted)

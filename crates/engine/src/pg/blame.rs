@@ -29,7 +29,10 @@ pub(crate) struct Locker {
 impl Locker {
     fn describe(&self) -> String {
         let Some(pid) = self.pid else {
-            return format!("the table {} is locked by a prepared transaction (pg_prepared_xacts)", quoted(&self.table));
+            return format!(
+                "the table {} is locked by a prepared transaction (pg_prepared_xacts)",
+                quoted(&self.table)
+            );
         };
         let has = if self.has_it { "is locked" } else { "is about to be locked" };
         let user = if self.user.is_empty() { String::new() } else { format!("user {}", self.user) };
@@ -111,7 +114,12 @@ mod tests {
         assert_eq!(error.kind(), ErrorKind::Locked);
         let what = error.what();
         assert!(what.starts_with("the database a\"b: the table public.t is locked by process 7 (psql\\x1b, user bob, idle in transaction): ALTER TABLE t ADD xxx"), "{what}");
-        assert!(what.ends_with("x…; the table public.t is locked by a prepared transaction (pg_prepared_xacts); waited for 1s"), "{what}");
+        assert!(
+            what.ends_with(
+                "x…; the table public.t is locked by a prepared transaction (pg_prepared_xacts); waited for 1s"
+            ),
+            "{what}"
+        );
         assert!(!what.contains("public.u") && what.len() < 400, "{what}");
     }
 }

@@ -117,7 +117,8 @@ pub(crate) fn left_out<'t>(tables: &'t [Table], patterns: &[String]) -> Vec<&'t 
     loop {
         let of_named = |table: &Table| {
             let parent = table.partition_of.as_ref();
-            parent.is_some_and(|parent| tables.iter().zip(&named).any(|(table, is)| *is && table.full_name() == *parent))
+            parent
+                .is_some_and(|parent| tables.iter().zip(&named).any(|(table, is)| *is && table.full_name() == *parent))
         };
         let wider: Vec<bool> = tables.iter().zip(&named).map(|(table, is)| *is || of_named(table)).collect();
         if wider == named {
@@ -224,7 +225,13 @@ fn failed(database: &str, error: &Error) -> Error {
     Error::new(ErrorKind::Failed, format!("{} could not be dumped: pg_dump: {error}", shown(database)))
 }
 
-fn arguments(reached: &Reached, member: &Member, manner: Manner, patterns: &[String], lock_wait: Duration) -> Vec<String> {
+fn arguments(
+    reached: &Reached,
+    member: &Member,
+    manner: Manner,
+    patterns: &[String],
+    lock_wait: Duration,
+) -> Vec<String> {
     let mut arguments = vec![
         format!("--format={}", manner.written().word()),
         format!("--snapshot={}", member.snapshot),

@@ -37,7 +37,9 @@ impl Session {
                 Some(&SqlState::INVALID_PASSWORD | &SqlState::INVALID_AUTHORIZATION_SPECIFICATION) => {
                     said.next("check `user` and `password_file`, and what pg_hba.conf allows")
                 }
-                Some(&SqlState::INVALID_CATALOG_NAME) => said.next("create it, or correct `databases` in lifeboat.yaml"),
+                Some(&SqlState::INVALID_CATALOG_NAME) => {
+                    said.next("create it, or correct `databases` in lifeboat.yaml")
+                }
                 None => said.next("check that the server runs, and `url` in lifeboat.yaml"),
                 Some(_) => said,
             }

@@ -249,7 +249,8 @@ fn render_report(report: &BackupReport, request: &BackupRequest, surface: Surfac
         let (tables, rows) = (render::count(database.tables, "table"), render::count(database.rows, "row"));
         let size = render::size(database.size_bytes);
         let without = database.excluded_tables.join(", ");
-        let without = if without.is_empty() { without } else { format!("; without the rows of {}", shown(without.as_bytes())) };
+        let without =
+            if without.is_empty() { without } else { format!("; without the rows of {}", shown(without.as_bytes())) };
         let about = if database.is_estimated { "about " } else { "" };
         let (name, end) = match &database.database {
             Some(name) => (format!("{}/{}", database.source, shown(name.as_bytes())), "dumped"),

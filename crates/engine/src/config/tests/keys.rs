@@ -218,10 +218,7 @@ fn a_mistake_in_a_source_is_an_error_with_its_place() {
         ("a: { postgres: { databases: [x, x] } }", "4:39: `x` stands twice"),
         ("a: { postgres: { databases: [template0] } }", "4:36: new databases are made from this one"),
         ("a: { postgres: { databases: [x], globals: all } }", "4:49: passwords of roles are backed up into encrypted"),
-        (
-            "a: { postgres: { databases: [x], globals: some } }",
-            "4:49: unknown value `some` (did you mean `none`?)",
-        ),
+        ("a: { postgres: { databases: [x], globals: some } }", "4:49: unknown value `some` (did you mean `none`?)"),
         ("a: { postgres: { databases: [x], password_file: y } }", "4:55: `y` is no absolute path"),
         ("a: { postgres: { databases: [x], format: tar } }", "4:48: unknown value `tar`"),
         (
