@@ -460,6 +460,13 @@ impl Carried {
                 runs.map(|(verb, argv)| format!("service {}, {verb}: runs {}", plain(name), command_line(argv))),
             );
         }
+        for (name, source) in &self.sources {
+            let Some(postgres) = &source.postgres else { continue };
+            let server = postgres.service.as_ref().map(|service| format!("the service {service}"));
+            let server = server.or_else(|| postgres.url.clone()).unwrap_or_else(|| "the local server".to_owned());
+            let databases = postgres.databases.join(", ");
+            acts.push(format!("source {}: replaces {} on {}", plain(name), plain(&databases), plain(&server)));
+        }
         acts.extend(self.services.reload.iter().map(|reload| format!("reload: runs {}", command_line(&reload.run))));
         for check in self.health.iter().filter(|check| !check.needs_secret) {
             acts.extend(check.http.iter().map(|url| format!("health: GET {}", plain(url))));

@@ -1,7 +1,7 @@
 //! The rules of `sources`: where they stand, on the host and in a snapshot.
 
 use std::collections::BTreeMap;
-use std::path::{Path, PathBuf};
+use std::path::Path;
 use std::time::Duration;
 
 use lifeboat_format::path::EntryPath;
@@ -126,7 +126,7 @@ fn postgres(place: Location, postgres: raw::Postgres) -> Checked<PostgresSource>
         let none = || Wrong::at(place, "it names no database, expected `databases: [...]`, or one in `url`");
         databases.push(named.take().ok_or_else(none)?);
     }
-    let maintenance_db = postgres.maintenance_db.map(|db| self::database(db).map(|name| name)).transpose()?;
+    let maintenance_db = postgres.maintenance_db.map(self::database).transpose()?;
     let others = named.filter(|named| !databases.contains(named));
     let has_globals = match postgres.globals.as_ref().map(|globals| globals.value.as_str()) {
         None | Some("named") => true,
