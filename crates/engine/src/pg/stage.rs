@@ -55,18 +55,44 @@ impl Staging<'_> {
     ) -> Result<Staged> {
         let cancel = watch.cancel;
         let mut session = self.session(self.maintenance_db)?;
-        let attributes = live.map_or(&recorded.attributes, |live| &live.attributes);
-        session.run(&create(name, attributes), cancel)?;
+        let attributes = match live {
+            Some(live) => live.attributes.clone(),
+            None => self.fitting(&recorded.attributes, &mut session, cancel)?,
+        };
+        session.run(&create(name, &attributes), cancel)?;
         let made = facts::database(&mut session, name, cancel)?;
         let oid = made.map(|made| made.oid).ok_or_else(|| Error::new(ErrorKind::Failed, "the new database is gone"))?;
         self.fill(name, recorded, file, &attributes.owner, watch)?;
-        for statement in dress(name, attributes) {
+        for statement in dress(name, &attributes) {
             session.run(&statement, cancel)?;
         }
         let mut own = self.session(name)?;
         own.run("ANALYZE", cancel)?;
         let tables = count(&mut own, recorded, cancel)?;
         Ok(Staged { oid, tables })
+    }
+
+    /// What was recorded, as far as it is asked for and the server has the roles.
+    fn fitting(
+        &self,
+        recorded: &DatabaseAttributes,
+        session: &mut Session,
+        cancel: &Cancel,
+    ) -> Result<DatabaseAttributes> {
+        let mut attributes = recorded.clone();
+        if self.no_privileges {
+            attributes.grants = None;
+        }
+        if self.no_owner {
+            let of_settings = recorded.settings.iter().filter_map(|setting| setting.role.clone());
+            let named: Vec<String> = of_settings.chain([recorded.owner.clone()]).collect();
+            let missing = facts::missing_roles(session, &named, cancel)?;
+            if missing.contains(&recorded.owner) {
+                session.user().clone_into(&mut attributes.owner);
+            }
+            attributes.settings.retain(|setting| setting.role.as_ref().is_none_or(|role| !missing.contains(role)));
+        }
+        Ok(attributes)
     }
 
     fn session(&self, database: &str) -> Result<Session> {
