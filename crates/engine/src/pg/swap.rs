@@ -62,6 +62,11 @@ fn named(database: &str, what: &str, id: &str) -> String {
     name
 }
 
+/// The role that SQL of a restore is run by.
+pub(super) fn temporary_role(id: &str) -> String {
+    staged_name("lifeboat", id)
+}
+
 /// What our sessions of a restore are called.
 pub(crate) fn application(id: &str) -> String {
     format!("lifeboat-{}", &id[..id.len().min(8)])
@@ -147,11 +152,14 @@ impl Swap {
     pub(crate) fn drop_staged(&self, id: &str) -> Result<()> {
         let mut session = self.session(id)?;
         // What a program of ours that was ended still does there.
+        let role = temporary_role(id);
         let sql = "SELECT pg_terminate_backend(pid) FROM pg_stat_activity \
-                   WHERE application_name = $1 AND usename = current_user AND pid <> pg_backend_pid()";
-        session.rows(sql, &[&application(id)], &Cancel::new())?;
+                   WHERE application_name = $1 AND usename IN (current_user, $2) AND pid <> pg_backend_pid()";
+        session.rows(sql, &[&application(id), &role], &Cancel::new())?;
         let named = self.databases.iter().map(|exchange| (&exchange.staged, exchange.new));
-        drop_all(&mut session, named)
+        drop_all(&mut session, named)?;
+        // A kill may have left the role that ran a script; all that it could own went with the database.
+        session.run(&format!("DROP ROLE IF EXISTS {}", ident(&role)), &Cancel::new())
     }
 
     /// Drops those that went.

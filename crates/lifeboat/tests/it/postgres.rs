@@ -1,10 +1,14 @@
 //! PostgreSQL: servers to test with, databases to try, and that these tests
 //! would notice.
+#![expect(clippy::unwrap_used, reason = "these are the helpers of tests")]
 
 mod bank;
 mod cluster;
+mod edited;
 mod fingerprint;
 mod odd;
+mod restore;
+mod served;
 
 use std::time::Duration;
 

@@ -121,7 +121,7 @@ impl<'a> Run<'a> {
     /// Databases of servers are made beside the live ones.
     fn stage_servers(&mut self, archive: &Archive, request: &LiveRequest, watch: Watch<'_>) -> Result<()> {
         let terms = &self.journal.story.header.terms;
-        if terms.servers.is_empty() {
+        if terms.servers.is_empty() && terms.in_place.is_empty() {
             return Ok(());
         }
         let staged = servers::stage(terms, archive, request, &self.id(), watch)?;

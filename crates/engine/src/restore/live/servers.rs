@@ -183,6 +183,9 @@ impl Look<'_> {
                     self.ties(live, &mut session)?;
                 }
             }
+            if live.is_none() {
+                self.owner(wanted, recorded, &mut session)?;
+            }
             self.line(wanted, recorded, live.as_ref(), &mut session)?;
             if self.request.in_place {
                 self.over(wanted, recorded, live, &server);
@@ -227,6 +230,8 @@ impl Look<'_> {
             name: recorded.name.clone(),
             oid: live.oid,
             rows: inplace::exact(&recorded.tables),
+            only_owner: self.request.no_owner.then(|| live.attributes.owner.clone()),
+            no_privileges: self.request.no_privileges,
         };
         let flat: Vec<u8> = path.iter().map(|byte| if *byte == b'/' { b'.' } else { *byte }).collect();
         let dump = Name::of(&absolute(&stage.join(SWAP), &path));
@@ -311,6 +316,25 @@ impl Look<'_> {
             );
             self.plan.refuse(ErrorKind::Denied, what, "grant it pg_signal_backend, or connect as a superuser");
         }
+        Ok(())
+    }
+
+    /// Whether the owner of a database that is made is there, or will be.
+    fn owner(&mut self, wanted: &Wanted<'_>, recorded: &PostgresDatabase, session: &mut Session) -> Result<()> {
+        let owner = &recorded.attributes.owner;
+        let is_made = wanted.recorded.roles.iter().any(|role| role.name == *owner);
+        let is_told = is_made && !(self.request.no_owner && self.request.no_privileges);
+        let name = std::slice::from_ref(owner);
+        if self.request.no_owner || is_told || facts::missing_roles(session, name, self.cancel)?.is_empty() {
+            return Ok(());
+        }
+        let what = format!(
+            "{} belonged to {}, whom {} does not know",
+            facts::shown(&recorded.name),
+            quoted(owner),
+            session.name()
+        );
+        self.plan.refuse(ErrorKind::Failed, what, "create that role, or restore with --no-owner --no-privileges");
         Ok(())
     }
 
@@ -407,22 +431,15 @@ pub(super) fn stage(
     watch: Watch<'_>,
 ) -> Result<Vec<Swap>> {
     let mut swaps = terms.servers.clone();
-    let sources = archive.head().map(|head| head.sources.as_slice()).unwrap_or_default();
-    let recorded = |name: &str| {
-        let source = sources.iter().find(|source| source.name == name)?;
-        source.details.postgres.as_ref()
-    };
+    if !(request.no_owner && request.no_privileges) {
+        make_roles(terms, archive, id, watch.cancel)?;
+    }
     for swap in &mut swaps {
         let route = swap.server.route()?;
         let mut session = Session::open(&route, &swap.server.maintenance_db, &swap::application(id))?;
         let here = facts::major(facts::version(&mut session, watch.cancel)?);
-        if !(request.no_owner && request.no_privileges) {
-            let roles = swap.databases.iter().filter_map(|exchange| recorded(&exchange.source));
-            let roles: Vec<Role> = roles.flat_map(|recorded| recorded.roles.clone()).collect();
-            create_roles(&mut session, &roles, watch.cancel)?;
-        }
         for exchange in &mut swap.databases {
-            let Some(of) = recorded(&exchange.source) else { continue };
+            let Some(of) = recorded(archive, &exchange.source) else { continue };
             let Some(database) = of.databases.iter().find(|database| database.name == exchange.live) else { continue };
             let tools =
                 Tools::find(here.max(facts::major(of.server_version)), swap.server.bin_dir.as_deref(), watch.cancel)?;
@@ -454,6 +471,29 @@ pub(super) fn stage(
         }
     }
     Ok(swaps)
+}
+
+/// What an archive says of a source of databases.
+fn recorded<'a>(archive: &'a Archive, source: &str) -> Option<&'a Postgres> {
+    let mut sources = archive.head()?.sources.iter();
+    sources.find(|other| other.name == source)?.details.postgres.as_ref()
+}
+
+/// Makes the roles that a server lacks and what is restored names.
+fn make_roles(terms: &Terms, archive: &Archive, id: &str, cancel: &Cancel) -> Result<()> {
+    let exchanged = terms.servers.iter().flat_map(|swap| {
+        swap.databases.iter().map(move |exchange| (&swap.server, &swap.server.maintenance_db, &exchange.source))
+    });
+    // Who may not create databases may not be let into another one than the one to restore.
+    let over = terms.in_place.iter().map(|over| (&over.database.server, &over.database.name, &over.database.source));
+    for (server, database, source) in exchanged.chain(over) {
+        let roles = recorded(archive, source).map(|recorded| recorded.roles.as_slice()).unwrap_or_default();
+        if !roles.is_empty() {
+            let mut session = Session::open(&server.route()?, database, &swap::application(id))?;
+            create_roles(&mut session, roles, cancel)?;
+        }
+    }
+    Ok(())
 }
 
 /// Nobody gets into the databases any more.
@@ -531,8 +571,8 @@ pub(super) fn over_reversed(story: &Story, id: &str) -> Vec<Over> {
     let turned = |over: &Over| {
         let kept = [&over.kept.0, &b"-undo-"[..], &id.as_bytes()[..8]].concat();
         // How many rows there were is not known; what is in the dump is what there was.
-        let database = InPlace { rows: Default::default(), ..over.database.clone() };
-        Over { database, dump: over.kept.clone(), kept: Name(kept) }
+        let how = InPlace { rows: Default::default(), only_owner: None, no_privileges: false, ..over.database.clone() };
+        Over { database: how, dump: over.kept.clone(), kept: Name(kept) }
     };
     story.header.terms.in_place.iter().map(turned).collect()
 }
@@ -557,8 +597,7 @@ fn dump(terms: &Terms, source: &str, database: &PostgresDatabase) -> Result<std:
 fn create_roles(session: &mut Session, roles: &[Role], cancel: &Cancel) -> Result<()> {
     let names: Vec<String> = roles.iter().map(|role| role.name.clone()).collect();
     let missing = facts::missing_roles(session, &names, cancel)?;
-    let mut made: Vec<&Role> = roles.iter().filter(|role| missing.contains(&role.name)).collect();
-    made.dedup_by(|a, b| a.name == b.name);
+    let made: Vec<&Role> = roles.iter().filter(|role| missing.contains(&role.name)).collect();
     let mut statements: Vec<String> = made.iter().flat_map(|role| stage::create_role(role)).collect();
     statements.extend(made.iter().flat_map(|role| stage::grant_memberships(role)));
     if statements.is_empty() {
