@@ -137,6 +137,15 @@ impl InPlace {
         super::stage::compare_rows(&self.name, &expected.collect(), &found)
     }
 
+    /// Ends what a run of the restore that is gone left at work.
+    ///
+    /// # Errors
+    /// The server's, or when it does not end.
+    pub(crate) fn end_ours(&self, id: &str) -> Result<()> {
+        let (_, mut session) = self.session(id)?;
+        swap::end_ours(&mut session, id)
+    }
+
     /// Takes the mark away.
     ///
     /// # Errors

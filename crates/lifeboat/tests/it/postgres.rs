@@ -7,8 +7,12 @@ mod cluster;
 mod edited;
 mod fingerprint;
 mod odd;
+mod plain;
 mod restore;
 mod served;
+mod swap;
+mod to_database;
+mod trouble;
 
 use std::time::Duration;
 

@@ -202,6 +202,7 @@ impl<'a> Run<'a> {
 
     /// Goes forward from where a crash or a failed rollback left it.
     pub(super) fn resume(&mut self, cancel: &Cancel) -> Result<()> {
+        servers::end_ours(&self.journal.story)?;
         if self.journal.story.has_swapped() && self.journal.story.phase < Phase::Started {
             self.stop_again(cancel).map_err(|failures| Error::new(ErrorKind::Failed, failures.join("; ")))?;
         }
@@ -370,14 +371,17 @@ impl<'a> Run<'a> {
         // A signal that came asks to stop the restore, not to leave it half undone.
         let cancel = Cancel::new();
         let mut failures = Vec::new();
+        servers::end_ours(&self.journal.story).map_err(|error| vec![error.to_string()])?;
         if self.journal.story.has_swapped() {
             self.stop_again(&cancel)?;
-            servers::keep_out(&self.journal.story, &cancel).map_err(|error| vec![error.to_string()])?;
         }
         if self.journal.story.phase == Phase::Started {
             // Half undone it must never be taken for the new state: a crash from here on is rolled back.
             let phase = if keep_new { Phase::Returning } else { Phase::Swapping };
             self.journal.enter(phase, self.host.clock.timestamp()).map_err(|error| vec![error.to_string()])?;
+        }
+        if self.journal.story.has_swapped() {
+            servers::keep_out(&self.journal.story, &cancel).map_err(|error| vec![error.to_string()])?;
         }
         self.undo(&mut failures);
         if !failures.is_empty() {

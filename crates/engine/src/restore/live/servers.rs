@@ -391,7 +391,7 @@ impl Look<'_> {
             live_bytes: live.and_then(|live| live.size_bytes),
             snapshot_bytes: recorded.size_bytes,
             sessions: sessions.and_then(|count| count.parse().ok()).unwrap_or(0),
-            free_bytes: free_bytes(session, self.cancel)?,
+            free_bytes: free_bytes(session, live.map_or(&recorded.attributes.tablespace, |live| &live.attributes.tablespace), self.cancel)?,
         };
         if !self.request.in_place && line.free_bytes.is_some_and(|free| free < recorded.size_bytes) {
             let free = size(line.free_bytes.unwrap_or_default());
@@ -410,15 +410,19 @@ impl Look<'_> {
     }
 }
 
-/// Room where a server on this host keeps its data; `None` where we cannot see that.
-fn free_bytes(session: &mut Session, cancel: &Cancel) -> Result<Option<u64>> {
+/// Room in a tablespace of a server on this host; `None` where we cannot see that.
+fn free_bytes(session: &mut Session, tablespace: &str, cancel: &Cancel) -> Result<Option<u64>> {
     if !session.is_local() {
         return Ok(None);
     }
+    let sql = format!("SELECT pg_tablespace_location(oid) FROM pg_tablespace WHERE spcname = {}", literal(tablespace));
+    // The usual one has no place of its own.
+    let location = session.value(&sql, cancel)?.filter(|location| !location.is_empty());
     let sql = "SELECT setting FROM pg_settings WHERE name = 'data_directory'";
     let dir = session.value(sql, cancel)?.map(std::path::PathBuf::from);
     // A directory of the same name here may be another's, if the server runs in a container.
     let dir = dir.filter(|dir| dir.join("postmaster.pid").exists());
+    let dir = dir.map(|dir| location.map_or(dir, std::path::PathBuf::from));
     Ok(dir.and_then(|dir| rustix::fs::statvfs(&dir).ok()).map(|found| found.f_bavail.saturating_mul(found.f_frsize)))
 }
 
@@ -504,6 +508,13 @@ pub(super) fn keep_out(story: &Story, cancel: &Cancel) -> Result<()> {
 /// Everyone gets into those that are live.
 pub(super) fn let_in(story: &Story, cancel: &Cancel) -> Result<()> {
     story.servers.iter().try_for_each(|swap| swap.let_in(&story.header.id, cancel))
+}
+
+/// Ends what a run that is gone left at work on the servers.
+pub(super) fn end_ours(story: &Story) -> Result<()> {
+    let id = &story.header.id;
+    story.servers.iter().try_for_each(|swap| swap.end_ours(id))?;
+    story.header.terms.in_place.iter().try_for_each(|over| over.database.end_ours(id))
 }
 
 /// Exchanges them, or takes that back.
