@@ -123,8 +123,7 @@ impl InPlace {
             session.run(&format!("CREATE SCHEMA {}", Self::marker(id)), cancel)?;
         }
         session.run("COMMIT", cancel)?;
-        // A restored database that was not analyzed is slow; that it was not is no failure.
-        session.run("ANALYZE", cancel).or_else(|error| if cancel.is_set() { Err(error) } else { Ok(()) })
+        super::stage::analyze(&mut session, cancel)
     }
 
     fn compare(&self, session: &mut Session, cancel: &Cancel) -> Result<()> {

@@ -72,6 +72,29 @@ pub(crate) fn application(id: &str) -> String {
     format!("lifeboat-{}", &id[..id.len().min(8)])
 }
 
+/// The roles that a restore made on a server, by their OIDs.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub(crate) struct MadeRoles {
+    pub(crate) server: Server,
+    /// The database from which they were made.
+    pub(crate) database: String,
+    pub(crate) oids: Vec<u32>,
+}
+
+impl MadeRoles {
+    /// Drops those that own nothing and have no rights; somebody may use the others by now.
+    ///
+    /// # Errors
+    /// When the server is not reached.
+    pub(crate) fn drop(&self, id: &str) -> Result<()> {
+        let mut session = Session::open(&self.server.route()?, &self.database, &application(id))?;
+        for oid in &self.oids {
+            drop_role(&mut session, "oid = $1", oid).unwrap_or(());
+        }
+        Ok(())
+    }
+}
+
 impl Swap {
     fn session(&self, id: &str) -> Result<Session> {
         Session::open(&self.server.route()?, &self.server.maintenance_db, &application(id))
@@ -156,7 +179,7 @@ impl Swap {
         let named = self.databases.iter().map(|exchange| (&exchange.staged, exchange.new));
         drop_all(&mut session, named)?;
         // A kill may have left the role that ran a script; all that it could own went with the database.
-        session.run(&format!("DROP ROLE IF EXISTS {}", ident(&role)), &Cancel::new())
+        drop_role(&mut session, "rolname = $1", &role)
     }
 
     /// Ends what a run of the restore that is gone left at work, so that nothing changes any more.
@@ -265,6 +288,14 @@ fn end_sessions(session: &mut Session, oids: &[u32], quiet: Duration, cancel: &C
         }
         thread::sleep(NAP);
     }
+}
+
+/// Drops a role that owns nothing, if it is there.
+fn drop_role(session: &mut Session, which: &str, value: &(dyn postgres::types::ToSql + Sync)) -> Result<()> {
+    let cancel = Cancel::new();
+    let found = session.rows(&format!("SELECT rolname::text FROM pg_roles WHERE {which}"), &[value], &cancel)?;
+    let mut names = found.iter().map(|row| row.get::<_, String>(0));
+    names.try_for_each(|name| session.run(&format!("DROP ROLE {}", ident(&name)), &cancel))
 }
 
 /// Ends the other sessions of the restore `id`. A statement that was sent goes on although nobody waits for

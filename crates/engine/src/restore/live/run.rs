@@ -124,7 +124,14 @@ impl<'a> Run<'a> {
         if terms.servers.is_empty() && terms.in_place.is_empty() {
             return Ok(());
         }
-        let staged = servers::stage(terms, archive, request, &self.id(), watch)?;
+        let id = self.id();
+        if !(request.no_owner && request.no_privileges) {
+            let roles = servers::make_roles(terms, archive, &id, watch.cancel)?;
+            if !roles.is_empty() {
+                self.journal.roles(roles)?;
+            }
+        }
+        let staged = servers::stage(&self.journal.story.header.terms, archive, request, &id, watch)?;
         self.journal.servers(staged)
     }
 
@@ -143,6 +150,7 @@ impl<'a> Run<'a> {
         let is_of_the_archive = matches!(error.kind(), ErrorKind::Corrupt | ErrorKind::Unsafe | ErrorKind::Unsupported);
         let error = if is_of_the_archive { error.about(archive.path()) } else { error };
         let dropped = servers::drop_staged(&self.journal.story);
+        let dropped = dropped.and_then(|()| servers::drop_roles(&self.journal.story));
         let cleared = dropped.and_then(|()| Stages::remove(&terms)).and_then(|()| self.journal.remove());
         Stages::restore_times(&terms);
         let state = match cleared {

@@ -163,10 +163,13 @@ fn a_disk_that_is_or_becomes_full_ends_the_restore_and_nothing_is_left_on_it() {
     }
     let Some(cluster) = Cluster::own(TEST, &[]) else { return };
     let small = cluster.path("small");
-    let _mount = cluster.mount("small", &["-t", "tmpfs", "-o", "size=48m,mode=755", "tmpfs"]);
+    let _mount = cluster.mount("small", &["-t", "tmpfs", "-o", "size=40m,mode=755", "tmpfs"]);
     let tablespace = cluster.tablespace("small/space");
     let served = changed(&cluster, "full", &format!("TABLESPACE {}", ident(&tablespace)));
-    served.sql("CREATE TABLE large AS SELECT g, repeat(md5(g::text), 60) FROM generate_series(1, 7500) g");
+    served.sql(
+        "CREATE TABLE large AS SELECT g, (SELECT string_agg(md5(g::text || i), '') FROM generate_series(1, 60) i) \
+         FROM generate_series(1, 7500) g",
+    );
     served.backup();
     let used = || rustix::fs::statvfs(&small).map(|it| it.f_blocks - it.f_bfree).unwrap();
     cluster.sql("postgres", "CHECKPOINT");

@@ -29,10 +29,10 @@ fn a_database_restored_over_itself_is_exactly_what_it_was() {
     served.backup();
     let more = "
         DROP TABLE public.toasted; UPDATE public.all_values SET t = 'x';
-        CREATE SCHEMA since; CREATE TABLE since.then (x int PRIMARY KEY); CREATE TABLE public.more (x serial);
-        CREATE VIEW public.of_more AS SELECT * FROM public.more; CREATE TYPE public.mood AS ENUM ('well');
-        CREATE DOMAIN public.small AS int CHECK (VALUE < 9); CREATE FUNCTION public.plus(int) RETURNS int LANGUAGE sql AS 'SELECT $1 + 1';
-        CREATE AGGREGATE public.total(int) (SFUNC = int4pl, STYPE = int); CREATE PUBLICATION since FOR TABLE public.more;
+        CREATE SCHEMA since; CREATE TABLE since.then (x int PRIMARY KEY); CREATE TABLE public.since_more (x serial);
+        CREATE VIEW public.of_since_more AS SELECT * FROM public.since_more; CREATE TYPE public.since_mood AS ENUM ('well');
+        CREATE DOMAIN public.since_small AS int CHECK (VALUE < 9); CREATE FUNCTION public.since_plus(int) RETURNS int LANGUAGE sql AS 'SELECT $1 + 1';
+        CREATE AGGREGATE public.since_total(int) (SFUNC = int4pl, STYPE = int); CREATE PUBLICATION since FOR TABLE public.since_more;
         SELECT lo_from_bytea(990001, 'later'); COMMENT ON SCHEMA public IS 'another comment';
         GRANT CREATE ON SCHEMA public TO PUBLIC;";
     served.sql(&format!("SET ROLE {}; {more}", ident(&odd.owner.name)));
