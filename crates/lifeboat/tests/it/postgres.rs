@@ -5,6 +5,7 @@
 mod bank;
 mod cluster;
 mod edited;
+mod everything;
 mod fingerprint;
 mod odd;
 mod plain;
