@@ -20,6 +20,7 @@ const END_MAX: Duration = Duration::from_secs(30);
 /// How long none must be there.
 const QUIET: Duration = Duration::from_secs(1);
 const NAP: Duration = Duration::from_millis(100);
+const DROP_MAX_SECONDS: u32 = 120;
 
 /// One database of a restore, with both its sides.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -344,7 +345,11 @@ fn drop_all<'a>(session: &mut Session, named: impl Iterator<Item = (&'a String, 
 pub(crate) fn drop_database(session: &mut Session, name: &str, oid: u32, cancel: &Cancel) -> Result<()> {
     allow(session, oid, false, cancel)?;
     end_sessions(session, &[oid], Duration::ZERO, cancel)?;
-    session.run(&format!("DROP DATABASE {}", ident(name)), cancel)
+    // It waits for every process of the server, also for one that hangs.
+    session.run(&format!("SET statement_timeout = '{DROP_MAX_SECONDS}s'"), cancel)?;
+    let dropped = session.run(&format!("DROP DATABASE {}", ident(name)), cancel);
+    let reset = session.run("SET statement_timeout = 0", cancel);
+    dropped.and(reset)
 }
 
 #[cfg(test)]
