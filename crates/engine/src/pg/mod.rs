@@ -11,6 +11,7 @@ pub(crate) mod globals;
 pub(crate) mod inplace;
 pub(crate) mod pin;
 mod reach;
+pub(crate) mod rows;
 mod script;
 mod session;
 pub(crate) mod stage;
