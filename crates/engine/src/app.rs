@@ -174,7 +174,7 @@ impl App<'_> {
         opened: &mut dyn FnMut(Option<&Head>),
         each: &mut dyn FnMut(&EntryPath, &Verdict),
     ) -> Result<VerifyReport> {
-        crate::restore::inspect::verify(archive, threads, watch, opened, each)
+        crate::restore::inspect::verify(archive, self.config.as_ref(), threads, watch, opened, each)
     }
 
     /// What [`App::restore_to`] would do; tells `each` of every entry. Writes nothing.

@@ -29,6 +29,7 @@ use lifeboat_store::durable::{self, Unnamed};
 use crate::clock::Clock;
 use crate::config::{self, Config};
 use crate::freeze::{self, Freezing, GuardProgram, Pause, Pauses};
+use crate::pg::probe::Probes;
 use crate::report::{BackupReport, BackupRequest, DatabaseReport, FailedSource, Shipped, Watch};
 use crate::services::{How, Service};
 use crate::source::files::{LeftOut, Options, OutputDir, Tree};
@@ -362,8 +363,11 @@ impl Run<'_> {
                 first.get_or_insert_with(|| format!("{path}: {why}"));
             }
         };
+        let dirs: Vec<PathBuf> =
+            self.job.servers.iter().filter_map(|(_, source)| source.server.bin_dir.clone()).collect();
+        let probes = Probes::of(Some(head), &dirs, self.cancel).map_err(|error| self.target.not_written(error))?;
         let findings = Archive::of_file(file, &shown)
-            .and_then(|archive| verify::verify(&archive, threads, self.cancel, &verify::no_probe, &mut each));
+            .and_then(|archive| verify::verify(&archive, threads, self.cancel, &|path| probes.probe(path), &mut each));
         let findings = match findings {
             Ok(findings) => findings,
             Err(error) if error.kind() == lifeboat_format::ErrorKind::Corrupt => {
@@ -373,6 +377,11 @@ impl Run<'_> {
         };
         if findings.is_good() && findings.entries == head.totals.entries {
             return Ok(());
+        }
+        // A program that looked into a dump was stopped too, and is not to blame.
+        self.cancel.check().map_err(|error| self.target.not_written(error.into()))?;
+        if probes.have_failed() && findings.damage.is_none() {
+            return Err(bad_dump(&first.unwrap_or_default()));
         }
         let damage = findings.damage.or(first).unwrap_or_else(|| "it holds another number of entries".to_owned());
         Err(bad_archive(&damage))
@@ -425,6 +434,12 @@ fn bad_archive(damage: &str) -> Error {
     Error::new(ErrorKind::Corrupt, format!("the archive did not read back as it was written: {damage}"))
         .state("the archive was thrown away; what was backed up is untouched")
         .next("run the backup again; if it fails again, test this machine's memory and disk")
+}
+
+fn bad_dump(damage: &str) -> Error {
+    Error::new(ErrorKind::Corrupt, format!("a dump is not whole: {damage}"))
+        .state("the archive was thrown away; what was backed up is untouched")
+        .next("run the backup again; if it fails again, run pg_dump and pg_restore by hand, as the same user")
 }
 
 fn options(request: &BackupRequest) -> Options {

@@ -350,6 +350,15 @@ impl Config {
         Ok(Self { path: path.to_owned(), data_dir, apps, destinations })
     }
 
+    /// Where programs of PostgreSQL are, besides the usual places.
+    pub(crate) fn program_dirs(&self) -> impl Iterator<Item = &PathBuf> {
+        let sources = self.apps.values().flat_map(|app| app.sources.values());
+        sources.filter_map(|source| match source {
+            Source::Postgres(postgres) => postgres.server.bin_dir.as_ref(),
+            Source::Files(_) | Source::Sqlite(_) => None,
+        })
+    }
+
     /// Every file that a `*_file` setting names, each once: they hold secrets,
     /// and are left out of backups.
     #[must_use]

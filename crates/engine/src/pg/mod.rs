@@ -10,6 +10,7 @@ pub(crate) mod facts;
 pub(crate) mod globals;
 pub(crate) mod inplace;
 pub(crate) mod pin;
+pub(crate) mod probe;
 mod reach;
 pub(crate) mod rows;
 mod script;

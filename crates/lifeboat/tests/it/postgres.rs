@@ -1,10 +1,18 @@
 //! PostgreSQL: servers to test with, databases to try, and that these tests
 //! would notice.
+#![expect(clippy::unwrap_used, reason = "these are the helpers of tests")]
 
 mod bank;
 mod cluster;
+mod edited;
 mod fingerprint;
 mod odd;
+mod plain;
+mod restore;
+mod served;
+mod swap;
+mod to_database;
+mod trouble;
 
 use std::time::Duration;
 

@@ -92,6 +92,9 @@ pub(super) struct Root {
     pub(super) others: Vec<Name>,
     /// Where it stands, without symlinks.
     pub(super) path: Name,
+    /// The server whose databases it is, for people; its dumps are unpacked at `path`.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub(super) server: Option<String>,
     /// Patterns of what is restored, relative to the root; none: all of it.
     pub(super) only: Vec<String>,
     /// What the backup took and left out, by its own patterns and by those configured now.
@@ -145,6 +148,11 @@ impl Root {
         let base = &places[place].base.0;
         let root = if base == b"/" { self.path.0.strip_prefix(b"/") } else { below(&self.path.0, base) };
         Some((place, join(root?, inner)))
+    }
+
+    /// Where it is, for people.
+    pub(super) fn shown(&self) -> String {
+        self.server.clone().unwrap_or_else(|| self.path.to_string())
     }
 
     /// Where the entry at `inner` stands.
