@@ -7,8 +7,10 @@ mod cluster;
 mod edited;
 mod fingerprint;
 mod odd;
+mod programs;
 mod restore;
 mod served;
+mod whole;
 
 use std::time::Duration;
 
