@@ -2,6 +2,7 @@
 //! would notice.
 #![expect(clippy::unwrap_used, reason = "these are the helpers of tests")]
 
+mod asked;
 mod bank;
 mod cluster;
 mod edited;
@@ -9,6 +10,7 @@ mod fingerprint;
 mod odd;
 mod programs;
 mod restore;
+mod scopes;
 mod served;
 mod whole;
 
