@@ -6,6 +6,7 @@ mod bare;
 mod gather;
 mod head;
 mod plan;
+mod preview;
 mod servers;
 mod ship;
 mod stops;
@@ -29,7 +30,8 @@ use lifeboat_store::durable::{self, Unnamed};
 use crate::clock::Clock;
 use crate::config::{self, Config};
 use crate::freeze::{self, Freezing, GuardProgram, Pause, Pauses};
-use crate::pg::probe::Probes;
+use crate::pg::Tools;
+use crate::pg::probe::{Probes, Readers};
 use crate::report::{BackupReport, BackupRequest, DatabaseReport, FailedSource, Shipped, Watch};
 use crate::services::{How, Service};
 use crate::source::files::{LeftOut, Options, OutputDir, Tree};
@@ -163,7 +165,9 @@ impl Run<'_> {
     /// app goes on when the last file was read.
     fn gather(&self) -> Result<Gathered> {
         let job = &self.job;
-        let services: &[Service] = job.app.map(|app| app.freeze.as_slice()).unwrap_or_default();
+        // Nothing that is written meanwhile is in a structure alone.
+        let app = job.app.filter(|_| !self.request.schema_only);
+        let services: &[Service] = app.map(|app| app.freeze.as_slice()).unwrap_or_default();
         let now = || self.ground.clock.timestamp();
         // A server that does not answer is not to be waited for while anything stands still.
         let mut not_reached = Failures::default();
@@ -189,7 +193,7 @@ impl Run<'_> {
         };
         let exclude_tables = job.app.map(|app| app.exclude_tables.as_slice()).unwrap_or_default();
         let how = servers::How {
-            is_schema_only: false,
+            is_schema_only: self.request.schema_only,
             exclude_tables,
             patience: frozen.is_some().then_some(freeze::PIN_WAIT),
             was_frozen: was_frozen && frozen.is_none(),
@@ -214,6 +218,7 @@ impl Run<'_> {
         let Gathered { roots, databases, dumps, seen, mut failures } = gathered;
         let outputs = outputs(&self.job, &self.target);
         self.expect(&outputs, &roots)?;
+        let tools: Vec<Tools> = dumps.iter().map(|begun| begun.tools.clone()).collect();
         let (dumps, counting): (Vec<_>, Vec<_>) = dumps.into_iter().map(|begun| (begun.dumped, begun.counting)).unzip();
         let mut reports: Vec<DatabaseReport> = databases.iter().map(CopiedDatabase::report).collect();
         let mut sources: Vec<record::Source> =
@@ -245,8 +250,12 @@ impl Run<'_> {
             source.pause_ms = u64::try_from(pause.as_millis()).unwrap_or(u64::MAX);
         }
         sources.extend(failures.0.iter().map(|failed| head::describe_failed(self, failed, finished)));
+        if failures.0.is_empty() {
+            let excluded = sources.iter().flat_map(head::excluded_tables);
+            head::tell_unmatched(&self.job, self.request, excluded, self.tally);
+        }
         let head = head::of(self, sources, read.captured.totals(), finished);
-        let (archive, verified) = self.make_archive(read.captured, &head)?;
+        let (archive, verified) = self.make_archive(read.captured, &head, &tools)?;
         let size_bytes = archive.len();
         let path =
             archive.publish(self.target.names(), ARCHIVE_MODE).map_err(|error| self.target.not_published(error))?;
@@ -343,17 +352,17 @@ impl Run<'_> {
     }
 
     /// The archive without a name yet, and whether it was read back.
-    fn make_archive(&self, captured: Captured, head: &Head) -> Result<(Unnamed, bool)> {
+    fn make_archive(&self, captured: Captured, head: &Head, tools: &[Tools]) -> Result<(Unnamed, bool)> {
         let target = &self.target;
         let archive = captured.finish(&target.dir, head).map_err(|error| target.not_written(error.into()))?;
         if self.verifies() {
-            self.read_back(&archive, head)?;
+            self.read_back(&archive, head, tools)?;
         }
         self.cancel.check().map_err(|error| target.not_written(error.into()))?;
         Ok((archive, self.verifies()))
     }
 
-    fn read_back(&self, archive: &Unnamed, head: &Head) -> Result<()> {
+    fn read_back(&self, archive: &Unnamed, head: &Head, tools: &[Tools]) -> Result<()> {
         let file = archive.file().try_clone().map_err(|error| Error::new(ErrorKind::Failed, error.to_string()))?;
         let shown = PathBuf::from("the archive that was just written");
         let threads = workers::count(self.request.threads);
@@ -363,9 +372,8 @@ impl Run<'_> {
                 first.get_or_insert_with(|| format!("{path}: {why}"));
             }
         };
-        let dirs: Vec<PathBuf> =
-            self.job.servers.iter().filter_map(|(_, source)| source.server.bin_dir.clone()).collect();
-        let probes = Probes::of(Some(head), &dirs, self.cancel).map_err(|error| self.target.not_written(error))?;
+        let probes = Probes::of(Some(head), &Readers::Beside(tools), self.cancel)
+            .map_err(|error| self.target.not_written(error))?;
         let findings = Archive::of_file(file, &shown)
             .and_then(|archive| verify::verify(&archive, threads, self.cancel, &|path| probes.probe(path), &mut each));
         let findings = match findings {

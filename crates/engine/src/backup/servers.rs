@@ -20,7 +20,7 @@ use crate::config::PostgresSource;
 use crate::pg::dump::{self, Dump, GLOBALS, Manner, PLAIN_END};
 use crate::pg::pin::{Member, Point, Reached};
 use crate::pg::rows::{Counted as CountedDump, Found};
-use crate::pg::{count, facts, globals};
+use crate::pg::{Tools, count, facts, globals};
 use crate::report::{DatabaseReport, Watch};
 use crate::source::streamed::{Seen, Start, Streamed};
 use crate::{Cancel, Error, ErrorKind, Problem, ProblemClass, Result};
@@ -37,6 +37,8 @@ pub(super) struct Server {
 /// Dumps that are under way, and what is still to be found out beside them.
 pub(super) struct Begun {
     pub(super) dumped: Dumped,
+    /// What made them.
+    pub(super) tools: Tools,
     pub(super) counting: Counting,
 }
 
@@ -151,8 +153,9 @@ impl Server {
             watch.monitor.problem(Problem::new(ProblemClass::Unfrozen, self.name.as_bytes(), message));
         }
         let place = EntryPath::new(record::Source::usual_place("postgres", &self.name))?;
-        let (facts, left_out) = self.look(&place, manner, how, watch.cancel)?;
+        let (mut facts, left_out) = self.look(&place, manner, how, watch.cancel)?;
         let at = begun.point;
+        facts.last_point = Some(at.last);
         let (mut items, mut members) = (Vec::new(), Vec::new());
         let reached = self.reached.members.into_iter().zip(left_out);
         for ((database, Dump { content }), (member, left_out)) in facts.databases.iter().zip(begun.dumps).zip(reached) {
@@ -181,7 +184,7 @@ impl Server {
             members.clear();
         }
         let counting = Counting { source: self.name, members };
-        Ok(Begun { dumped: Dumped { description, place, items }, counting })
+        Ok(Begun { dumped: Dumped { description, place, items }, tools: self.reached.tools, counting })
     }
 
     /// What is recorded of the databases but their rows, and the tables that are left out of each.
@@ -218,7 +221,7 @@ impl Server {
             _ => Vec::new(),
         };
         let (server_version, schema_only) = (self.reached.version, how.is_schema_only);
-        Ok((Postgres { server_version, schema_only, databases, roles }, left_out))
+        Ok((Postgres { server_version, last_point: None, schema_only, databases, roles }, left_out))
     }
 }
 
@@ -323,6 +326,7 @@ pub(super) fn reports(sources: &[record::Source], seen: &Seen) -> Vec<DatabaseRe
             reports.push(DatabaseReport {
                 source: source.name.clone(),
                 database: Some(database.name.clone()),
+                is_schema_only: source.details.postgres.as_ref().is_some_and(|postgres| postgres.schema_only),
                 size_bytes: path.and_then(|path| seen.bytes(&path)).unwrap_or(0),
                 tables: database.tables.len() as u64,
                 rows: database.tables.values().map(|rows| rows.rows).sum(),

@@ -113,8 +113,10 @@ pub(crate) fn no_such_app(name: &str, config: Option<&Config>) -> Error {
 }
 
 fn of_paths<'a>(request: &BackupRequest, paths: &[PathBuf], host: &str, withheld: Vec<PathBuf>) -> Result<Job<'a>> {
-    if !request.only.is_empty() || request.bare || !request.to.is_empty() {
-        return Err(Error::new(ErrorKind::Usage, "--only, --bare and --to are for apps of lifeboat.yaml")
+    let is_of_an_app = request.bare || request.schema_only || request.format.is_some();
+    if !request.only.is_empty() || is_of_an_app || !request.to.is_empty() {
+        let what = "--only, --bare, --schema-only, --format and --to are for apps of lifeboat.yaml";
+        return Err(Error::new(ErrorKind::Usage, what)
             .state("nothing was begun")
             .next("name the app instead of a path"));
     }
@@ -153,7 +155,11 @@ fn of_app<'a>(
             .next(format!("its sources are: {}", names.join(", "))));
         }
     }
-    let is_asked = |name: &&String| request.only.is_empty() || request.only.contains(name);
+    check_dumps(request, app)?;
+    let is_asked = |name: &&String| {
+        let has_structure = matches!(app.sources[*name], Source::Postgres(_));
+        (request.only.is_empty() || request.only.contains(name)) && (has_structure || !request.schema_only)
+    };
     let mut job = Job {
         app_name: app.name.clone(),
         app: Some(app),
@@ -161,14 +167,17 @@ fn of_app<'a>(
         stops: BTreeMap::new(),
         databases: Vec::new(),
         servers: Vec::new(),
-        is_scope: app.sources.keys().any(|name| !is_asked(&name)),
+        is_scope: request.schema_only || app.sources.keys().any(|name| !is_asked(&name)),
         destinations: destinations(request, app, config)?,
         withheld,
     };
     for (name, source) in app.sources.iter().filter(|(name, _)| is_asked(name)) {
         match source {
             Source::Sqlite(source) => job.databases.push((name.clone(), source.clone())),
-            Source::Postgres(source) => job.servers.push((name.clone(), source.clone())),
+            Source::Postgres(source) => {
+                let format = request.format.unwrap_or(source.format);
+                job.servers.push((name.clone(), PostgresSource { format, ..source.clone() }));
+            }
             Source::Files(source) => {
                 let more = |patterns: &[String], of: &[String]| [of, patterns].concat();
                 let Selection { include, exclude, .. } = &request.selection;
@@ -199,6 +208,24 @@ fn of_app<'a>(
         }
     }
     Ok(job)
+}
+
+/// Refuses options for dumps where there is nothing to dump.
+fn check_dumps(request: &BackupRequest, app: &AppConfig) -> Result<()> {
+    let option = match (request.schema_only, request.format) {
+        (true, _) => "--schema-only",
+        (false, Some(_)) => "--format",
+        (false, None) => return Ok(()),
+    };
+    let is_asked = |name: &String| request.only.is_empty() || request.only.contains(name);
+    let mut dumped = app.sources.iter().filter(|(_, source)| matches!(source, Source::Postgres(_)));
+    if dumped.any(|(name, _)| is_asked(name)) {
+        return Ok(());
+    }
+    let whose = if request.only.is_empty() { app.name.clone() } else { format!("--only {}", request.only.join(", ")) };
+    Err(Error::new(ErrorKind::Usage, format!("{option} is for sources of the kind postgres, and {whose} has none"))
+        .state("nothing was begun")
+        .next(format!("leave {option} out")))
 }
 
 fn destinations<'a>(request: &BackupRequest, app: &AppConfig, config: &'a Config) -> Result<Vec<&'a Destination>> {

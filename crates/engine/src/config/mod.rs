@@ -25,12 +25,14 @@ use crate::services::{Reload, Service};
 use crate::{Error, ErrorKind, Result};
 
 mod check;
+mod databases;
 pub(crate) mod duration;
 mod look;
 mod raw;
 mod show;
 mod written;
 
+pub(crate) use databases::Queried;
 pub(crate) use look::look;
 pub use look::{CheckedApp, ConfigReport};
 pub use show::{EffectiveConfig, schema};

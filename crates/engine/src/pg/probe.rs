@@ -31,6 +31,14 @@ pub(crate) struct Probes {
     seen: Rc<RefCell<Seen>>,
 }
 
+/// Where a program is found that reads dumps.
+pub(crate) enum Readers<'a> {
+    /// Beside those that made them, if it is there.
+    Beside(&'a [Tools]),
+    /// In the usual places, and in these.
+    In(&'a [PathBuf]),
+}
+
 /// What a dump is.
 #[derive(Clone, Copy)]
 enum Kind {
@@ -47,11 +55,11 @@ struct Seen {
 }
 
 impl Probes {
-    /// Those for the dumps that `head` names. Programs may also be in `dirs`.
+    /// Those for the dumps that `head` names.
     ///
     /// # Errors
     /// On cancel.
-    pub(crate) fn of(head: Option<&Head>, dirs: &[PathBuf], cancel: &Cancel) -> Result<Self> {
+    pub(crate) fn of(head: Option<&Head>, readers: &Readers<'_>, cancel: &Cancel) -> Result<Self> {
         let mut dumps = BTreeMap::new();
         let servers =
             head.into_iter().flat_map(|head| &head.sources).filter_map(|source| source.details.postgres.as_ref());
@@ -66,7 +74,7 @@ impl Probes {
             }
         }
         let needs_tools = dumps.values().any(|kind| matches!(kind, Kind::Custom(_)));
-        let tools = if needs_tools { Tools::readers(dirs, cancel)? } else { None };
+        let tools = if needs_tools { readers.find(cancel)? } else { None };
         Ok(Self { dumps, tools, cancel: cancel.clone(), seen: Rc::default() })
     }
 
@@ -98,6 +106,22 @@ impl Probes {
             )
         };
         self.seen.borrow().unread.iter().map(line).collect()
+    }
+}
+
+impl Readers<'_> {
+    /// The newest.
+    fn find(&self, cancel: &Cancel) -> Result<Option<Tools>> {
+        match self {
+            Self::In(dirs) => Tools::readers(dirs, cancel),
+            Self::Beside(tools) => {
+                let readers = tools.iter().filter(|tools| tools.can_read());
+                match readers.max_by_key(|tools| tools.major) {
+                    Some(newest) => Ok(Some(newest.clone())),
+                    None => Tools::readers(&[], cancel),
+                }
+            }
+        }
     }
 }
 

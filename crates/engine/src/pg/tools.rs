@@ -138,6 +138,11 @@ impl Tools {
         Ok(newest)
     }
 
+    /// Whether dumps can be read by them too.
+    pub(crate) fn can_read(&self) -> bool {
+        self.dir.join("pg_restore").is_file()
+    }
+
     /// The program `name` with its arguments.
     pub(crate) fn command(&self, name: &str, arguments: &[&str]) -> Vec<String> {
         let program = self.dir.join(name).to_string_lossy().into_owned();

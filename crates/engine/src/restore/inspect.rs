@@ -11,7 +11,7 @@ use lifeboat_format::record::{Head, Record};
 
 use super::open;
 use crate::config::Config;
-use crate::pg::probe::Probes;
+use crate::pg::probe::{Probes, Readers};
 use crate::report::{ListReport, VerifyReport, Watch};
 use crate::{Cancel, Error, ErrorKind, Result, workers};
 
@@ -108,7 +108,7 @@ pub(crate) fn verify(
         watch.monitor.expected(head.totals.files, head.totals.bytes);
     }
     let dirs: Vec<PathBuf> = config.into_iter().flat_map(Config::program_dirs).cloned().collect();
-    let probes = Probes::of(archive.head(), &dirs, watch.cancel)?;
+    let probes = Probes::of(archive.head(), &Readers::In(&dirs), watch.cancel)?;
     let findings = format_verify::verify(
         &archive,
         workers::count(wanted_threads),

@@ -60,7 +60,10 @@ impl PlannedDatabase {
     pub fn line(&self) -> String {
         let (name, server) = (quoted(&self.name), &self.server);
         if !self.exists {
-            let lacks = self.missing_tablespace.as_ref().map(|name| format!(" (in the usual tablespace: there is no {})", quoted(name)));
+            let lacks = self
+                .missing_tablespace
+                .as_ref()
+                .map(|name| format!(" (in the usual tablespace: there is no {})", quoted(name)));
             return format!("create the database {name} on {server}{}", lacks.unwrap_or_default());
         }
         let bytes = self.live_bytes.map(|bytes| format!(" ({})", size(bytes))).unwrap_or_default();
@@ -397,7 +400,11 @@ impl Look<'_> {
             snapshot_bytes: recorded.size_bytes,
             sessions: sessions.and_then(|count| count.parse().ok()).unwrap_or(0),
             missing_tablespace: missing_tablespace.then(|| recorded.attributes.tablespace.clone()),
-            free_bytes: free_bytes(session, live.map_or(&recorded.attributes.tablespace, |live| &live.attributes.tablespace), self.cancel)?,
+            free_bytes: free_bytes(
+                session,
+                live.map_or(&recorded.attributes.tablespace, |live| &live.attributes.tablespace),
+                self.cancel,
+            )?,
         };
         if !self.request.in_place && line.free_bytes.is_some_and(|free| free < recorded.size_bytes) {
             let free = size(line.free_bytes.unwrap_or_default());

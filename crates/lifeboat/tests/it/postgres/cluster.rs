@@ -156,7 +156,8 @@ impl Cluster {
     /// A new server, started.
     fn make(version: Version, settings: &[&str]) -> Self {
         let settings = SETTINGS.iter().chain(settings).map(|&setting| setting.to_owned()).collect();
-        let cluster = Self { version, env: TestEnv::new(), settings, running: Mutex::default(), last_port: Mutex::default() };
+        let cluster =
+            Self { version, env: TestEnv::new(), settings, running: Mutex::default(), last_port: Mutex::default() };
         cluster.server_dir("server");
         let data = cluster.data();
         let how = ["-U", "postgres", "-A", "trust", "-E", "UTF8", "--locale=C.UTF-8", "--no-sync", "-D", path(&data)];
@@ -234,7 +235,9 @@ impl Cluster {
         for _ in 0..6000 {
             let told = std::fs::read_to_string(self.socket_dir().join("data/postmaster.pid")).unwrap_or_default();
             let mut lines = told.lines();
-            if lines.next() == Some(&pid.to_string()) && lines.nth(6).is_some_and(|state| ["ready", "standby"].contains(&state.trim())) {
+            if lines.next() == Some(&pid.to_string())
+                && lines.nth(6).is_some_and(|state| ["ready", "standby"].contains(&state.trim()))
+            {
                 return true;
             }
             let status = std::fs::read_to_string(format!("/proc/{pid}/status")).unwrap_or_default();

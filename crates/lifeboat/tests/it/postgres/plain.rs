@@ -104,7 +104,11 @@ fn plain_sql_that_wants_more_than_a_dump_does_is_stopped_and_nothing_is_left() {
         let said = served.force(&AGREED).code(code).stderr;
         assert!(said.contains("everything is as it was before"), "{sql}: {said}");
         assert!(!pwned.exists(), "{sql}");
-        assert_eq!(cluster.sql("postgres", &format!("SELECT 1 FROM pg_roles WHERE rolname = {}", literal(&evil))), "", "{sql}");
+        assert_eq!(
+            cluster.sql("postgres", &format!("SELECT 1 FROM pg_roles WHERE rolname = {}", literal(&evil))),
+            "",
+            "{sql}"
+        );
         served.assert_nothing_left(&sql);
     }
     assert_same_database(&live, &fingerprint(cluster, served.database()), "nothing was changed");

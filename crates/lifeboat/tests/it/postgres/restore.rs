@@ -231,9 +231,15 @@ fn a_dry_run_says_what_would_become_of_databases_and_writes_nothing() {
     let lines = served.restore(&["--dry-run", "--json"]).ok().json_lines();
     let plan = lines.iter().find(|line| line["message_type"] == "plan").unwrap();
     let database = |number: usize| -> &Value { &plan["databases"][number] };
-    assert_eq!((&database(0)["name"], &database(0)["exists"], &database(0)["sessions"]), (&there.as_str().into(), &true.into(), &1.into()));
+    assert_eq!(
+        (&database(0)["name"], &database(0)["exists"], &database(0)["sessions"]),
+        (&there.as_str().into(), &true.into(), &1.into())
+    );
     assert_eq!((&database(1)["name"], &database(1)["exists"]), (&gone.as_str().into(), &false.into()));
-    assert!(database(0)["live_bytes"].as_u64().unwrap() > 0 && database(0)["free_bytes"].as_u64().unwrap() > 0, "{plan}");
+    assert!(
+        database(0)["live_bytes"].as_u64().unwrap() > 0 && database(0)["free_bytes"].as_u64().unwrap() > 0,
+        "{plan}"
+    );
     assert_eq!(state(), (files, before, is_there), "nothing was written");
     waiting.signal(rustix::process::Signal::KILL);
     waiting.wait().code(137);

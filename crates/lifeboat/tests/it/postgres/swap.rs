@@ -126,7 +126,8 @@ fn what_would_be_lost_with_the_live_database_is_refused_by_name() {
     refused(&served, &[], 22, &["a logical replication slot", &slot, "pg_drop_replication_slot"]);
     served.sql(&format!("SELECT pg_drop_replication_slot('{slot}')"));
 
-    served.sql(&format!("CREATE SUBSCRIPTION {subscription} CONNECTION 'dbname=x' PUBLICATION p WITH (connect = false)"));
+    served
+        .sql(&format!("CREATE SUBSCRIPTION {subscription} CONNECTION 'dbname=x' PUBLICATION p WITH (connect = false)"));
     refused(&served, &[], 22, &["a subscription", &subscription, "DROP SUBSCRIPTION"]);
     served.sql(&format!("ALTER SUBSCRIPTION {subscription} SET (slot_name = NONE); DROP SUBSCRIPTION {subscription}"));
 
@@ -160,7 +161,10 @@ fn a_role_that_may_not_exchange_databases_is_told_what_it_lacks() {
         std::thread::sleep(std::time::Duration::from_millis(20));
     }
     refused(&served, &[], 16, &["may not end the sessions of postgres", &name, "superuser"]);
-    cluster.sql("postgres", &format!("SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE datname = {}", literal(&name)));
+    cluster.sql(
+        "postgres",
+        &format!("SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE datname = {}", literal(&name)),
+    );
     session.wait().code(2);
 
     cluster.sql("postgres", &format!("ALTER DATABASE {} OWNER TO postgres", ident(&name)));

@@ -77,7 +77,9 @@ fn what_is_there_is_replaced_only_when_it_is_empty_or_that_is_forced_and_a_live_
     assert_eq!(cluster.sql(&there, "SELECT count(*) FROM goods"), "0");
     to(&there, &[&first_only[..], &["--force"]].concat(), 0, &["Restored"]);
     assert_eq!(cluster.sql(&there, "SELECT count(*) FROM goods"), "20");
-    for (options, word) in [(&["--to", "x"][..], "--to"), (&["--dry-run"], "--dry-run"), (&["--in-place"], "--in-place")] {
+    for (options, word) in
+        [(&["--to", "x"][..], "--to"), (&["--dry-run"], "--dry-run"), (&["--in-place"], "--in-place")]
+    {
         to(&other, &[&first_only[..], options].concat(), 2, &[word]);
     }
     served.env.write("lifeboat.yaml", "apps: { other: { sources: { x: { files: { root: /srv/x } } } } }\n");

@@ -52,7 +52,8 @@ fn a_pool_that_reconnects_is_kept_out_and_let_in_again() {
     served.backup();
     // Each worker writes, loses its session, and connects at once.
     let work = "while :; do psql -X -q -c 'INSERT INTO visits DEFAULT VALUES' -c 'SELECT pg_sleep(0.01)'; done";
-    let workers: Vec<_> = (0..3).map(|_| served.env.program("sh", ["-c", work]).with_server(cluster, &name).start()).collect();
+    let workers: Vec<_> =
+        (0..3).map(|_| served.env.program("sh", ["-c", work]).with_server(cluster, &name).start()).collect();
     let visits = |name: &str| cluster.sql(name, "SELECT count(*) FROM visits").parse::<u64>().unwrap();
     wait_until("the pool works", || visits(&name) > 20);
     served.force(&[]).ok();
@@ -100,7 +101,8 @@ fn a_session_that_does_not_end_rolls_the_restore_back() {
         comes.display()
     ));
     fails(&served, &[], 20, &["rolled back", "superuser"]);
-    let ends = format!("SELECT count(pg_terminate_backend(pid)) FROM pg_stat_activity WHERE datname = {}", literal(&name));
+    let ends =
+        format!("SELECT count(pg_terminate_backend(pid)) FROM pg_stat_activity WHERE datname = {}", literal(&name));
     assert_eq!(cluster.sql("postgres", &ends), "1", "it was there all the time");
 
     if !is_root() {
@@ -115,7 +117,10 @@ fn a_session_that_does_not_end_rolls_the_restore_back() {
     let said = served.force(&[]).code(20).stderr;
     kill_process(pid, Signal::CONT).unwrap();
     session.wait().code(2);
-    assert!(said.contains("a session does not end") && said.contains(&format!("pid {}", pid.as_raw_nonzero())), "{said}");
+    assert!(
+        said.contains("a session does not end") && said.contains(&format!("pid {}", pid.as_raw_nonzero())),
+        "{said}"
+    );
     assert_eq!(served.sql("SELECT count(*) FROM goods"), "15");
     served.assert_nothing_left("it did not end");
 }
@@ -226,7 +231,9 @@ fn a_health_check_that_fails_puts_the_databases_back() {
 /// Shows D6.
 #[test]
 fn a_restore_that_is_stopped_leaves_nothing_running_on_the_server() {
-    let Some(cluster) = Cluster::shared("a_restore_that_is_stopped_leaves_nothing_running_on_the_server") else { return };
+    let Some(cluster) = Cluster::shared("a_restore_that_is_stopped_leaves_nothing_running_on_the_server") else {
+        return;
+    };
     let name = cluster.create_db("slow", "");
     let served = Served::new(cluster, &[&name]);
     // Quick where it is live, and slow in a database that has no settings yet.

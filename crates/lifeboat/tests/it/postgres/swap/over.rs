@@ -121,7 +121,8 @@ fn a_restore_over_a_database_that_is_killed_is_done_or_was_never_begun() {
     for number in sweep("restore over a database, killed", points.len(), 12) {
         let (call, time) = &points[number];
         reset();
-        let code = traced(&["-e", &format!("trace={call}"), "-e", &format!("inject={call}:signal=KILL:when={time}")]).exit_code();
+        let code = traced(&["-e", &format!("trace={call}"), "-e", &format!("inject={call}:signal=KILL:when={time}")])
+            .exit_code();
         let what = format!("killed at {call} {time} ({code})");
         if served.env.lifeboat(["status"]).exit_code() == 1 {
             served.env.lifeboat(["recover"]).ok();
