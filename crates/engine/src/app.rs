@@ -23,10 +23,11 @@ pub use crate::report::{
     ListReport, PlanLine, PlannedSource, Problems, RestorePlan, RestoreReport, RestoreRequest, Selection, Shipped,
     Subject, VerifyReport, Watch,
 };
+pub use crate::restore::database::{DatabaseRequest, DatabaseRestored};
 use crate::restore::live::{self, Host};
 pub use crate::restore::live::{
-    Consent, Counts, Decision, Kept, LivePlan, LiveReport, LiveRequest, Mode, PlannedRoot, PlannedService,
-    PlannedSpace, PlannedVersion, Prepared, Recovered, Undo, User, Waiting,
+    Consent, Counts, Decision, Kept, LivePlan, LiveReport, LiveRequest, Mode, PlannedDatabase, PlannedRoot,
+    PlannedService, PlannedSpace, PlannedVersion, Prepared, Recovered, Undo, User, Waiting,
 };
 pub use crate::runs::LastRun;
 pub use crate::services::{Found, How};
@@ -195,6 +196,22 @@ impl App<'_> {
     /// When nothing was restored; the target is then as it was.
     pub fn restore_to(&self, request: &RestoreRequest, watch: Watch<'_>) -> Result<RestoreReport> {
         crate::restore::restore_to(request, watch)
+    }
+
+    /// Restores one database under another name.
+    ///
+    /// # Errors
+    /// When it was not restored; no other database was touched then.
+    pub fn restore_database(&self, request: &DatabaseRequest, watch: Watch<'_>) -> Result<DatabaseRestored> {
+        crate::restore::database::restore(request, self.config.as_ref(), &self.data_dir, watch)
+    }
+
+    /// Whether [`App::restore_database`] would run SQL from the archive.
+    ///
+    /// # Errors
+    /// When the archive cannot be read, or the request does not fit it.
+    pub fn is_script(&self, request: &DatabaseRequest) -> Result<bool> {
+        crate::restore::database::is_script(request, self.config.as_ref())
     }
 
     /// What a restore in place would do; tells `each` of every line. Writes nothing at all.

@@ -34,6 +34,7 @@ mod processes;
 mod report;
 mod scratch;
 mod size;
+mod tables;
 mod tally;
 mod version;
 mod workers;

@@ -93,6 +93,9 @@ pub struct FailedSource {
     pub root: String,
     /// Why it failed.
     pub message: String,
+    /// What to do about it, where that is known.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub next: Option<String>,
 }
 
 /// Problems of a run: the first ones, and counts of all by class.
@@ -175,12 +178,18 @@ pub struct BackupReport {
 pub struct DatabaseReport {
     /// Its source.
     pub source: String,
+    /// Its name, where the source has several.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub database: Option<String>,
     /// Bytes of the copy.
     pub size_bytes: u64,
     /// Tables in it whose rows were counted.
     pub tables: u64,
     /// Their rows.
     pub rows: u64,
+    /// Whether some of them are the server's estimate.
+    #[serde(rename = "estimated", skip_serializing_if = "std::ops::Not::not")]
+    pub is_estimated: bool,
     /// Tables whose rows were left out.
     pub excluded_tables: Vec<String>,
 }

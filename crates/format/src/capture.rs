@@ -7,6 +7,10 @@ use crate::model::Entry;
 use crate::monitor::Problem;
 use crate::path::EntryPath;
 
+/// The size of content that shows only when it was read to its end, for example
+/// of what a program prints.
+pub const SIZE_UNKNOWN: u64 = u64::MAX;
+
 /// The entries of all sources, in the order of their paths.
 pub trait Entries: Send {
     /// The next one of the stretch at hand. Lists and never reads content: all
@@ -29,7 +33,7 @@ pub trait Item: Send {
     /// Where it will stand.
     fn path(&self) -> &EntryPath;
 
-    /// Bytes of content it had when it was listed.
+    /// Bytes of content it had when it was listed; or [`SIZE_UNKNOWN`].
     fn size(&self) -> u64;
 
     /// Whether it is a regular file.
@@ -43,6 +47,14 @@ pub trait Item: Send {
     /// Whether later entries may be hard links to it.
     fn is_linked(&self) -> bool;
 
+    /// The group of files that it stands or falls with; they follow each other.
+    /// When one cannot be read to its end, nothing of its group is captured:
+    /// what was is taken out, and the rest is not opened. The monitor is not
+    /// told of it, because whoever made the content knows.
+    fn group(&self) -> Option<&str> {
+        None
+    }
+
     /// Opens it. May be called again, to read it once more.
     ///
     /// # Errors
@@ -52,7 +64,7 @@ pub trait Item: Send {
 
 /// An opened entry: what it was at that moment, and its content if it is a file.
 pub struct Opened {
-    /// Size and attributes at opening.
+    /// Attributes and size at opening; the size may be [`SIZE_UNKNOWN`].
     pub entry: Entry,
     /// For a file.
     pub content: Option<Box<dyn Content>>,

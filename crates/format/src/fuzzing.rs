@@ -10,7 +10,7 @@ use lifeboat_store::Cancel;
 use rustix::fs::MemfdFlags;
 use serde::Deserialize;
 
-use crate::archive::verify::{Findings, Verdict, verify};
+use crate::archive::verify::{Findings, Verdict, no_probe, verify};
 use crate::archive::{Archive, Compression, MANIFEST_NAME, codec};
 use crate::model::{Entry, EntryKind, Sha256, Summer};
 use crate::path::EntryPath;
@@ -300,7 +300,7 @@ type Verdicts = Vec<(EntryPath, Verdict, u64)>;
 
 fn verified(archive: &Archive, threads: usize) -> Result<(Findings, Verdicts)> {
     let mut verdicts = Vec::new();
-    let findings = verify(archive, threads, &Cancel::new(), &mut |path, verdict, bytes| {
+    let findings = verify(archive, threads, &Cancel::new(), &no_probe, &mut |path, verdict, bytes| {
         verdicts.push((path.clone(), verdict.clone(), bytes));
     })?;
     let failed = verdicts.iter().filter(|(_, verdict, _)| *verdict != Verdict::Pass).count();

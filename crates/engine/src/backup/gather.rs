@@ -19,6 +19,7 @@ use crate::source::files::{Options, OutputDir, Tree};
 use crate::source::matcher::{Matcher, literal};
 use crate::source::merged::{Merged, Needed, Part};
 use crate::source::roots::{EMPTY, Held, Holder, Root};
+use crate::source::streamed::Streamed;
 use crate::sqlite::{Copied, Facts, NotPinned, Pinned, Reason};
 use crate::{Cancel, Error, ErrorKind, Result};
 
@@ -40,17 +41,23 @@ pub(super) struct CopiedDatabase {
     facts: Facts,
 }
 
+/// A source that is dumped while it is captured.
+pub(super) struct Dumped {
+    /// What is recorded of it.
+    pub(super) description: record::Source,
+    /// At or below which all of its entries stand, and nothing else.
+    pub(super) place: EntryPath,
+    pub(super) items: Vec<Streamed>,
+}
+
 /// Sources that failed so far.
 #[derive(Default)]
 pub(super) struct Failures(pub(super) Vec<FailedSource>);
 
 impl Failures {
     pub(super) fn add(&mut self, name: &str, root: &Path, message: impl Into<String>) {
-        self.0.push(FailedSource {
-            name: name.to_owned(),
-            root: shown(root.as_os_str().as_bytes()),
-            message: message.into(),
-        });
+        let (name, root) = (name.to_owned(), shown(root.as_os_str().as_bytes()));
+        self.0.push(FailedSource { name, root, message: message.into(), next: None });
     }
 
     /// Keeps an error as that of a source, unless it ends the run.
@@ -60,6 +67,7 @@ impl Failures {
             Err(error) if matches!(error.kind(), ErrorKind::Cancelled | ErrorKind::NoSpace) => Err(error),
             Err(error) => {
                 self.add(name, root, error.to_string());
+                self.0.last_mut().expect("it was added").next = error.next_step().map(str::to_owned);
                 Ok(None)
             }
         }
@@ -152,6 +160,8 @@ impl CopiedDatabase {
             tables: self.facts.tables.len() as u64,
             rows: self.facts.tables.values().sum(),
             excluded_tables: self.facts.excluded_tables.clone(),
+            database: None,
+            is_estimated: false,
         }
     }
 
@@ -164,7 +174,7 @@ impl CopiedDatabase {
             journal_mode: facts.journal_mode.to_owned(),
             unchecked: facts.unchecked.iter().chain(&facts.notes).cloned().collect(),
         };
-        let mut source = describe(&self.name, "sqlite", &self.source.path, started);
+        let mut source = describe(&self.name, "sqlite", Some(&self.source.path), started);
         source.point = Some(self.point);
         source.details.database = Some(database);
         source
@@ -175,8 +185,8 @@ impl CopiedDatabase {
     }
 }
 
-/// What is recorded of any source.
-pub(super) fn describe(name: &str, kind: &str, root: &Path, started: Timestamp) -> record::Source {
+/// What is recorded of any source; `root` is where it stands in a file system.
+pub(super) fn describe(name: &str, kind: &str, root: Option<&Path>, started: Timestamp) -> record::Source {
     let mut source = record::Source {
         name: name.to_owned(),
         kind: kind.to_owned(),
@@ -190,13 +200,15 @@ pub(super) fn describe(name: &str, kind: &str, root: &Path, started: Timestamp) 
         root_b64: None,
         details: Details::default(),
     };
-    source.set_root(root.as_os_str().as_bytes());
+    if let Some(root) = root {
+        source.set_root(root.as_os_str().as_bytes());
+    }
     source
 }
 
 /// What is recorded of a source of files.
 pub(super) fn describe_root(root: &Root, started: Timestamp) -> record::Source {
-    let mut source = describe(&root.name, "files", &root.path, started);
+    let mut source = describe(&root.name, "files", Some(&root.path), started);
     if !root.is_usual {
         let place = root.place.as_ref().map(EntryPath::to_string);
         source.at = Some(place.unwrap_or_default());
@@ -233,7 +245,7 @@ pub(super) fn needed(job: &Job<'_>, roots: &[Root]) -> Result<Vec<Needed>> {
 /// by itself; otherwise together, so that hard links between them stay.
 pub(super) fn merge<'a>(
     mut roots: Vec<Root>,
-    databases: Vec<CopiedDatabase>,
+    (databases, dumps): (Vec<CopiedDatabase>, Vec<Dumped>),
     options: Options,
     outputs: &'a [OutputDir],
     (scratch, holder, watch): (&Path, &'a dyn Holder, Watch<'a>),
@@ -273,6 +285,11 @@ pub(super) fn merge<'a>(
         let places = items.iter().map(|item| item.path().as_bytes().to_vec()).collect();
         merged.add("sqlite", Part::Ready(VecDeque::from(items)), places, false);
     }
+    for mut dumped in dumps {
+        dumped.items.sort_by(|a, b| a.path().cmp(b.path()));
+        let items = dumped.items.into_iter().map(|item| Box::new(item) as Box<dyn Item>).collect();
+        merged.add(&dumped.description.name, Part::Ready(items), vec![dumped.place.as_bytes().to_vec()], false);
+    }
     Ok(merged)
 }
 
@@ -301,6 +318,7 @@ mod tests {
             files: Vec::new(),
             stops: BTreeMap::new(),
             databases,
+            servers: Vec::new(),
             is_scope: false,
             destinations: Vec::new(),
             withheld: Vec::new(),

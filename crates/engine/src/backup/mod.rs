@@ -6,19 +6,23 @@ mod bare;
 mod gather;
 mod head;
 mod plan;
+mod servers;
 mod ship;
 mod stops;
 mod subject;
 mod target;
 
 use std::collections::BTreeMap;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 
 use jiff::Timestamp;
+use lifeboat_format::archive::verify::Verdict;
 use lifeboat_format::archive::{Archive, Captured, pipeline, verify};
 use lifeboat_format::capture::Entries as _;
 use lifeboat_format::monitor::{Monitor as _, Silent};
+use lifeboat_format::path::EntryPath;
 use lifeboat_format::record::{self, Head};
 use lifeboat_store::durable::{self, Unnamed};
 
@@ -29,10 +33,12 @@ use crate::report::{BackupReport, BackupRequest, DatabaseReport, FailedSource, S
 use crate::services::{How, Service};
 use crate::source::files::{LeftOut, Options, OutputDir, Tree};
 use crate::source::roots::{Held, Root};
+use crate::source::streamed::Seen;
 use crate::tally::Tally;
 use crate::{Cancel, Error, ErrorKind, Result, workers};
-use gather::{CopiedDatabase, Failures};
+use gather::{CopiedDatabase, Dumped, Failures};
 pub(crate) use plan::plan;
+use servers::Begun;
 use stops::Stops;
 use subject::Job;
 pub(crate) use subject::{app_and_roots, no_such_app, subjects};
@@ -42,13 +48,15 @@ use target::Target;
 const PATIENT: Duration = Duration::MAX;
 /// The mode of an archive, less the umask.
 const ARCHIVE_MODE: u32 = 0o666;
+const CHECK_PATH: &str = "check the path, its permissions, and that its file system is mounted";
+const CHECK_DUMP: &str = "see what the program said; it can be run by hand, as the same user";
 const NOTHING_WRITTEN: &str = "no archive was made, and nothing else was changed";
 
 /// Where a backup runs: its clock, its configuration, its data.
 pub(crate) struct Ground<'a> {
     pub(crate) clock: &'a dyn Clock,
     pub(crate) config: Option<&'a Config>,
-    pub(crate) data_dir: &'a std::path::Path,
+    pub(crate) data_dir: &'a Path,
     /// How the guard of paused services is started.
     pub(crate) guard: &'a GuardProgram,
 }
@@ -73,6 +81,9 @@ struct Run<'a> {
 struct Gathered {
     roots: Vec<Root>,
     databases: Vec<CopiedDatabase>,
+    dumps: Vec<Begun>,
+    /// What becomes of the dumps.
+    seen: Seen,
     failures: Failures,
 }
 
@@ -153,13 +164,21 @@ impl Run<'_> {
         let job = &self.job;
         let services: &[Service] = job.app.map(|app| app.freeze.as_slice()).unwrap_or_default();
         let now = || self.ground.clock.timestamp();
+        // A server that does not answer is not to be waited for while anything stands still.
+        let mut not_reached = Failures::default();
+        let mut servers = servers::reach(job, self.cancel, &mut not_reached)?;
         let pin = |patience: Duration| {
-            let mut failures = Failures::default();
+            let (began, mut failures) = (Instant::now(), Failures::default());
             let patience = (patience < PATIENT).then_some(patience);
-            gather::pin(job, patience, &now, self.cancel, &mut failures).map(|pinned| (pinned, failures))
+            let pinned = gather::pin(job, patience, &now, self.cancel, &mut failures)?;
+            let left = patience.map(|patience| patience.saturating_sub(began.elapsed()));
+            servers::pin(&mut servers, left, &now, self.cancel, &mut failures)?;
+            Ok((pinned, failures))
         };
         let point = freeze::with_frozen(services, How::Frozen, self.freezing(), PATIENT, self.cancel, pin)?;
         let (pinned, mut failures) = point.value;
+        failures.0.splice(..0, not_reached.0);
+        let was_frozen = !point.frozen.is_empty();
         // Databases have reached their points; files do so when they have been read.
         let frozen: Option<Held> = if job.files.is_empty() || point.frozen.is_empty() {
             drop(point.frozen);
@@ -167,37 +186,55 @@ impl Run<'_> {
         } else {
             Some(point.frozen)
         };
+        let exclude_tables = job.app.map(|app| app.exclude_tables.as_slice()).unwrap_or_default();
+        let how = servers::How {
+            is_schema_only: false,
+            exclude_tables,
+            patience: frozen.is_some().then_some(freeze::PIN_WAIT),
+            was_frozen: was_frozen && frozen.is_none(),
+        };
+        let seen = Seen::default();
+        let dumps = servers::begin(servers, how, &now, (&seen, self.started), self.watch(), &mut failures)?;
         if !pinned.is_empty() {
             self.target.create_dir()?;
         }
-        let exclude_tables = job.app.map(|app| app.exclude_tables.as_slice()).unwrap_or_default();
         let databases = gather::copy(pinned, &self.target.dir, exclude_tables, self.watch(), &mut failures)
             .map_err(|error| self.target.not_written(error))?;
         let was_filled = |source: &str| ship::was_filled(self, source);
         let roots = gather::open_roots(job, frozen.as_ref(), was_filled, &mut failures)?;
-        if roots.is_empty() && databases.is_empty() {
+        if roots.is_empty() && databases.is_empty() && dumps.is_empty() {
             return Err(all_failed(&failures.0));
         }
-        Ok(Gathered { roots, databases, failures })
+        Ok(Gathered { roots, databases, dumps, seen, failures })
     }
 
     /// Reads what was gathered into an archive, and gives that its name.
     fn capture(&self, gathered: Gathered) -> Result<Made> {
-        let Gathered { roots, databases, mut failures } = gathered;
+        let Gathered { roots, databases, dumps, seen, mut failures } = gathered;
         let outputs = outputs(&self.job, &self.target);
         self.expect(&outputs, &roots)?;
-        let reports: Vec<DatabaseReport> = databases.iter().map(CopiedDatabase::report).collect();
+        let (dumps, counting): (Vec<_>, Vec<_>) = dumps.into_iter().map(|begun| (begun.dumped, begun.counting)).unzip();
+        let mut reports: Vec<DatabaseReport> = databases.iter().map(CopiedDatabase::report).collect();
         let mut sources: Vec<record::Source> =
             roots.iter().map(|root| gather::describe_root(root, self.started)).collect();
         sources.extend(databases.iter().map(|database| database.describe(self.started)));
+        sources.extend(dumps.iter().map(|dumped| dumped.description.clone()));
         let stops = Stops::new(self.job.stops.clone(), self.freezing(), self.cancel);
-        let read = self.read(roots, databases, &outputs, &stops);
+        let is_over = AtomicBool::new(false);
+        let (read, counted) = std::thread::scope(|scope| {
+            let counting = servers::count(counting, scope, &is_over, self.cancel);
+            let read = self.read(roots, (databases, dumps), &outputs, &stops);
+            is_over.store(read.is_err(), Ordering::Relaxed);
+            (read, counting.join())
+        });
         // Whatever stood still goes on by now; also where reading failed, it is told.
         let frozen = self.pauses.longest();
         let stopped = stops.end();
         self.pauses.tell(self.tally);
         let mut read = read?;
-        self.drop_failed(&stops, &mut sources, &mut failures)?;
+        servers::fill(&mut sources, counted?);
+        self.drop_failed(&stops, &seen, &mut sources, &mut failures)?;
+        reports.extend(servers::reports(&sources, &seen));
         self.refuse_nothing(&read.captured)?;
         let finished = self.ground.clock.timestamp();
         for source in &mut sources {
@@ -221,7 +258,7 @@ impl Run<'_> {
     fn read(
         &self,
         roots: Vec<Root>,
-        databases: Vec<CopiedDatabase>,
+        databases: (Vec<CopiedDatabase>, Vec<Dumped>),
         outputs: &[OutputDir],
         stops: &Stops<'_>,
     ) -> Result<ReadAll> {
@@ -248,11 +285,25 @@ impl Run<'_> {
         Ok(ReadAll { captured, left_out, names })
     }
 
-    /// Sources whose services did not stop failed, and nothing of them was read.
-    fn drop_failed(&self, stops: &Stops<'_>, sources: &mut Vec<record::Source>, failures: &mut Failures) -> Result<()> {
+    /// Sources whose services did not stop failed, and nothing of them was read;
+    /// and those of which a dump failed, of which nothing stayed.
+    fn drop_failed(
+        &self,
+        stops: &Stops<'_>,
+        seen: &Seen,
+        sources: &mut Vec<record::Source>,
+        failures: &mut Failures,
+    ) -> Result<()> {
         for (name, error) in stops.failed() {
             let root = self.job.files.iter().find(|wanted| wanted.name == name).map(|wanted| wanted.path.clone());
             failures.keep(&name, &root.unwrap_or_default(), Err::<(), _>(error))?;
+            sources.retain(|source| source.name != name);
+        }
+        for (name, message) in seen.failed() {
+            let server = self.job.servers.iter().find(|(server, _)| *server == name);
+            let root = server.map(|(_, source)| source.server.name()).unwrap_or_default();
+            let broken = Error::new(ErrorKind::Failed, message).next(CHECK_DUMP);
+            failures.keep(&name, Path::new(&root), Err::<(), _>(broken))?;
             sources.retain(|source| source.name != name);
         }
         if sources.is_empty() { Err(all_failed(&failures.0)) } else { Ok(()) }
@@ -305,8 +356,14 @@ impl Run<'_> {
         let file = archive.file().try_clone().map_err(|error| Error::new(ErrorKind::Failed, error.to_string()))?;
         let shown = PathBuf::from("the archive that was just written");
         let threads = workers::count(self.request.threads);
+        let mut first = None;
+        let mut each = |path: &EntryPath, verdict: &Verdict, _| {
+            if let Verdict::Fail(why) = verdict {
+                first.get_or_insert_with(|| format!("{path}: {why}"));
+            }
+        };
         let findings = Archive::of_file(file, &shown)
-            .and_then(|archive| verify::verify(&archive, threads, self.cancel, &mut |_, _, _| {}));
+            .and_then(|archive| verify::verify(&archive, threads, self.cancel, &verify::no_probe, &mut each));
         let findings = match findings {
             Ok(findings) => findings,
             Err(error) if error.kind() == lifeboat_format::ErrorKind::Corrupt => {
@@ -317,8 +374,7 @@ impl Run<'_> {
         if findings.is_good() && findings.entries == head.totals.entries {
             return Ok(());
         }
-        let damage =
-            findings.damage.unwrap_or_else(|| format!("{} of {} files differ", findings.failed, findings.files));
+        let damage = findings.damage.or(first).unwrap_or_else(|| "it holds another number of entries".to_owned());
         Err(bad_archive(&damage))
     }
 
@@ -352,6 +408,7 @@ impl Run<'_> {
 }
 
 fn all_failed(failed: &[FailedSource]) -> Error {
+    let next = failed.iter().find_map(|source| source.next.as_deref()).unwrap_or(CHECK_PATH);
     let reasons: Vec<String> = failed
         .iter()
         .map(|source| {
@@ -361,7 +418,7 @@ fn all_failed(failed: &[FailedSource]) -> Error {
         .collect();
     Error::new(ErrorKind::SourceFailed, format!("could not back up {}", reasons.join("; ")))
         .state(NOTHING_WRITTEN)
-        .next("check the path, its permissions, and that its file system is mounted")
+        .next(next)
 }
 
 fn bad_archive(damage: &str) -> Error {

@@ -6,7 +6,7 @@ use super::gather::{self, Failures};
 use super::target::Target;
 use super::{Ground, all_failed, count, host, options, outputs, ship, subject};
 use crate::Result;
-use crate::report::{BackupPlan, BackupRequest, FailedSource, PlannedSource, Watch};
+use crate::report::{BackupPlan, BackupRequest, PlannedSource, Watch};
 use crate::source::files::{LeftOut, Tree};
 use crate::tally::Tally;
 
@@ -39,11 +39,8 @@ pub(crate) fn plan(ground: &Ground<'_>, request: &BackupRequest, watch: Watch<'_
             Ok(metadata) if metadata.is_file() => {
                 sources.push(PlannedSource { name: name.clone(), root, files: 1, bytes: metadata.len() });
             }
-            Ok(_) => failures.0.push(FailedSource { name: name.clone(), root, message: "it is no file".to_owned() }),
-            Err(error) => {
-                let message = format!("it cannot be read: {error}");
-                failures.0.push(FailedSource { name: name.clone(), root, message });
-            }
+            Ok(_) => failures.add(name, &source.path, "it is no file"),
+            Err(error) => failures.add(name, &source.path, format!("it cannot be read: {error}")),
         }
     }
     if sources.is_empty() {

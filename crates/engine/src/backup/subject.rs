@@ -4,7 +4,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::{Path, PathBuf};
 
-use crate::config::{AppConfig, Config, Destination, Source, SqliteSource};
+use crate::config::{AppConfig, Config, Destination, PostgresSource, Source, SqliteSource};
 use crate::report::{BackupRequest, Selection, Subject};
 use crate::services::Service;
 use crate::source::roots::{self, Wanted};
@@ -19,6 +19,7 @@ pub(super) struct Job<'a> {
     /// The services that are stopped while a source of files is read, by its name.
     pub(super) stops: BTreeMap<String, Vec<Service>>,
     pub(super) databases: Vec<(String, SqliteSource)>,
+    pub(super) servers: Vec<(String, PostgresSource)>,
     /// Whether it is only a part of the app.
     pub(super) is_scope: bool,
     /// Where the archive goes; none: to one directory that is no destination.
@@ -50,7 +51,7 @@ pub(crate) fn app_and_roots(request: &BackupRequest, config: Option<&Config>, ho
     match &request.subject {
         Subject::App(name) => {
             let app = config.and_then(|config| config.apps.get(name));
-            let roots = app.map(|app| app.sources.values().map(|source| source.root().to_owned()).collect());
+            let roots = app.map(|app| app.sources.values().filter_map(Source::root).map(Path::to_owned).collect());
             (name.clone(), roots.unwrap_or_default())
         }
         Subject::Paths(paths) => {
@@ -128,6 +129,7 @@ fn of_paths<'a>(request: &BackupRequest, paths: &[PathBuf], host: &str, withheld
         files: wanted,
         stops: BTreeMap::new(),
         databases: Vec::new(),
+        servers: Vec::new(),
         is_scope: false,
         destinations: Vec::new(),
         withheld,
@@ -158,6 +160,7 @@ fn of_app<'a>(
         files: Vec::new(),
         stops: BTreeMap::new(),
         databases: Vec::new(),
+        servers: Vec::new(),
         is_scope: app.sources.keys().any(|name| !is_asked(&name)),
         destinations: destinations(request, app, config)?,
         withheld,
@@ -165,6 +168,7 @@ fn of_app<'a>(
     for (name, source) in app.sources.iter().filter(|(name, _)| is_asked(name)) {
         match source {
             Source::Sqlite(source) => job.databases.push((name.clone(), source.clone())),
+            Source::Postgres(source) => job.servers.push((name.clone(), source.clone())),
             Source::Files(source) => {
                 let more = |patterns: &[String], of: &[String]| [of, patterns].concat();
                 let Selection { include, exclude, .. } = &request.selection;

@@ -109,8 +109,8 @@ pub(super) fn app(name: String, app: raw::App, around: &Around) -> Checked<AppCo
     let services = services::services(app.services)?;
     let exclude = app.exclude_patterns.into_iter().map(pattern).collect::<Checked<Vec<_>>>()?;
     let sources = sources::sources(app.sources, &services, &exclude)?;
-    let is_database = |(_, source): &(&String, &Source)| matches!(source, Source::Sqlite(_));
-    let databases: Vec<&str> = sources.iter().filter(is_database).map(|(name, _)| name.as_str()).collect();
+    let databases = databases(&sources);
+    let databases: Vec<&str> = databases.iter().map(String::as_str).collect();
     let health = app.health.into_iter().map(asks::health).collect::<Checked<_>>()?;
     let after_restore =
         app.after_restore.into_iter().map(|check| asks::after_restore(check, &databases)).collect::<Checked<_>>()?;
@@ -206,6 +206,31 @@ fn source_of<'a>(name: &At<String>, part: &str, sources: &'a BTreeMap<String, So
     })
 }
 
+/// What names a database to `sql`: a source, `DATABASE` or `SOURCE/DATABASE`.
+fn databases(sources: &BTreeMap<String, Source>) -> Vec<String> {
+    let mut names = Vec::new();
+    for (name, source) in sources {
+        match source {
+            Source::Files(_) => {}
+            Source::Sqlite(_) => names.push(name.clone()),
+            Source::Postgres(postgres) => {
+                names.extend((postgres.databases.len() == 1).then(|| name.clone()));
+                names.extend(postgres.databases.iter().map(|database| format!("{name}/{database}")));
+            }
+        }
+    }
+    // A database of one server needs no source before it, where nothing else is called so.
+    let all = sources.values().filter_map(|source| match source {
+        Source::Postgres(postgres) => Some(&postgres.databases),
+        Source::Files(_) | Source::Sqlite(_) => None,
+    });
+    let all: Vec<&String> = all.flatten().collect();
+    let is_one = |database: &&&String| all.iter().filter(|other| other == database).count() == 1;
+    let alone = all.iter().filter(is_one).filter(|database| !sources.contains_key(**database));
+    names.extend(alone.map(|database| (*database).clone()));
+    names
+}
+
 /// A source, or a pattern of files in one.
 fn required(name: At<String>, sources: &BTreeMap<String, Source>) -> Checked<String> {
     let (source, glob) = match name.value.split_once('/') {
@@ -213,6 +238,15 @@ fn required(name: At<String>, sources: &BTreeMap<String, Source>) -> Checked<Str
         None => (name.value.as_str(), None),
     };
     match (source_of(&name, source, sources)?, glob) {
+        (Source::Postgres(postgres), Some(database)) => {
+            let is_known = postgres.databases.iter().any(|known| known == database);
+            let known: Vec<&str> = postgres.databases.iter().map(String::as_str).collect();
+            if is_known {
+                Ok(name.value)
+            } else {
+                Err(Wrong::at(name.place, raw::unknown("database", database, &known)))
+            }
+        }
         (Source::Sqlite(_), Some(_)) => {
             Err(Wrong::at(name.place, format!("{} is a database, expected its name alone", quoted(source))))
         }
@@ -239,7 +273,9 @@ fn parts(found: Named<Named<At<Vec<At<String>>>>>, sources: &BTreeMap<String, So
             let kind = source_of(&source, &source.value, sources)?;
             let checked: Vec<String> = match kind {
                 Source::Files(_) => patterns.value.into_iter().map(pattern).collect::<Checked<_>>()?,
-                Source::Sqlite(_) => patterns.value.into_iter().map(table).collect::<Checked<_>>()?,
+                Source::Sqlite(_) | Source::Postgres(_) => {
+                    patterns.value.into_iter().map(table).collect::<Checked<_>>()?
+                }
             };
             if checked.is_empty() {
                 return Err(Wrong::at(patterns.place, "nothing stands here, expected at least one table or pattern"));

@@ -103,24 +103,27 @@ impl Look<'_> {
             match source {
                 Source::Files(files) => self.exists(&format!("source {name}"), &files.root, false),
                 Source::Sqlite(sqlite) => self.exists(&format!("source {name}"), &sqlite.path, true),
+                Source::Postgres(postgres) => {
+                    self.secret("password_file", postgres.server.password_file.as_deref());
+                    if let Some(dir) = &postgres.server.bin_dir {
+                        self.exists(&format!("source {name}: bin_dir"), &dir.join("pg_dump"), true);
+                    }
+                }
             }
         }
         self.same_file_names(app);
-        let stopped = app.sources.values().flat_map(|source| match source {
-            Source::Files(files) => &files.stop[..],
-            Source::Sqlite(_) => &[],
-        });
+        let stopped = app.sources.values().flat_map(Source::stop);
         app.services.iter().chain(&app.freeze).chain(stopped).for_each(|service| self.service(service));
         app.reload.iter().for_each(|reload| self.program("reload", &reload.run));
         for check in &app.health {
             match check {
-                HealthCheck::Http { token_file, .. } => self.secret(token_file.as_deref()),
+                HealthCheck::Http { token_file, .. } => self.secret("token_file", token_file.as_deref()),
                 HealthCheck::Command { command, .. } => self.program("health", command),
             }
         }
         for check in &app.after_restore {
             match &check.ask {
-                Ask::Http { token_file, .. } => self.secret(token_file.as_deref()),
+                Ask::Http { token_file, .. } => self.secret("token_file", token_file.as_deref()),
                 Ask::Command(command) => self.program("after_restore", command),
                 Ask::Sql { .. } => {}
             }
@@ -181,13 +184,13 @@ impl Look<'_> {
         }
     }
 
-    fn secret(&mut self, file: Option<&Path>) {
+    fn secret(&mut self, key: &str, file: Option<&Path>) {
         let Some(file) = file.filter(|file| self.seen.insert(file.to_path_buf())) else { return };
         match file.metadata() {
-            Err(error) => self.warn(format!("token_file: {}: {}", of_path(file), reason(&error))),
+            Err(error) => self.warn(format!("{key}: {}: {}", of_path(file), reason(&error))),
             Ok(found) if found.mode() & OPEN_TO_OTHERS != 0 => {
                 let mode = found.mode() & 0o7777;
-                self.warn(format!("token_file: others can read {0} (mode {mode:o}): chmod 600 {0}", of_path(file)));
+                self.warn(format!("{key}: others can read {0} (mode {mode:o}): chmod 600 {0}", of_path(file)));
             }
             Ok(_) => {}
         }

@@ -19,6 +19,7 @@ use rustix::io::Errno;
 use serde::{Deserialize, Serialize};
 
 use crate::health::HealthCheck;
+pub use crate::pg::Server;
 use crate::report::CompressionKind;
 use crate::services::{Reload, Service};
 use crate::{Error, ErrorKind, Result};
@@ -108,6 +109,8 @@ pub enum Source {
     Files(FilesSource),
     /// A SQLite database.
     Sqlite(SqliteSource),
+    /// Databases of a PostgreSQL server.
+    Postgres(PostgresSource),
 }
 
 impl Source {
@@ -117,15 +120,26 @@ impl Source {
         match self {
             Self::Files(_) => "files",
             Self::Sqlite(_) => "sqlite",
+            Self::Postgres(_) => "postgres",
         }
     }
 
-    /// Where it stands.
+    /// Where it stands, if it stands in a file system.
     #[must_use]
-    pub fn root(&self) -> &Path {
+    pub fn root(&self) -> Option<&Path> {
         match self {
-            Self::Files(files) => &files.root,
-            Self::Sqlite(sqlite) => &sqlite.path,
+            Self::Files(files) => Some(&files.root),
+            Self::Sqlite(sqlite) => Some(&sqlite.path),
+            Self::Postgres(_) => None,
+        }
+    }
+
+    /// The services that are stopped while it is read, in that order.
+    #[must_use]
+    pub fn stop(&self) -> &[Service] {
+        match self {
+            Self::Files(files) => &files.stop,
+            Self::Sqlite(_) | Self::Postgres(_) => &[],
         }
     }
 }
@@ -156,6 +170,42 @@ pub struct SqliteSource {
     pub busy_timeout: Duration,
 }
 
+/// Databases of a PostgreSQL server.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct PostgresSource {
+    /// How it is reached.
+    pub server: Server,
+    /// The databases; never empty.
+    pub databases: Vec<String>,
+    /// How they are dumped.
+    pub format: DumpFormat,
+    /// Whether the roles are backed up that the databases name.
+    pub has_globals: bool,
+    /// How long a lock on a table is waited for.
+    pub lock_timeout: Duration,
+}
+
+/// How a database is dumped.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum DumpFormat {
+    /// pg_dump's custom format.
+    #[default]
+    Custom,
+    /// SQL.
+    Plain,
+}
+
+impl DumpFormat {
+    /// The word for it.
+    #[must_use]
+    pub fn word(self) -> &'static str {
+        match self {
+            Self::Custom => "custom",
+            Self::Plain => "plain",
+        }
+    }
+}
+
 /// A place for archives.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Destination {
@@ -175,9 +225,9 @@ pub struct Destination {
 pub enum VersionFrom {
     /// What a program prints: the first thing in it that looks like a version.
     Command(Vec<String>),
-    /// What a query of a `sqlite` source returns first.
+    /// What a query of a database returns first.
     Sql {
-        /// The source.
+        /// A `sqlite` source, or `DATABASE` or `SOURCE/DATABASE` of a `postgres` one.
         db: String,
         /// The query.
         query: String,
@@ -217,9 +267,9 @@ pub enum Ask {
     },
     /// A program, which must end with exit code 0; what it prints is held against `expect`.
     Command(Vec<String>),
-    /// A query of a `sqlite` source; its first value is held against `expect`.
+    /// A query of a database; its first value is held against `expect`.
     Sql {
-        /// The source.
+        /// A `sqlite` source, or `DATABASE` or `SOURCE/DATABASE` of a `postgres` one.
         db: String,
         /// The query.
         query: String,
@@ -319,7 +369,11 @@ impl AppConfig {
             Ask::Http { token_file, .. } => token_file.as_ref(),
             Ask::Command(_) | Ask::Sql { .. } => None,
         });
-        of_health.chain(of_checks)
+        let of_sources = self.sources.values().filter_map(|source| match source {
+            Source::Postgres(postgres) => postgres.server.password_file.as_ref(),
+            Source::Files(_) | Source::Sqlite(_) => None,
+        });
+        of_health.chain(of_checks).chain(of_sources)
     }
 }
 

@@ -155,6 +155,8 @@ pub(super) struct Source {
     pub(super) files: Option<Files>,
     /// A SQLite database. It is copied as of one moment, also while it is written to.
     pub(super) sqlite: Option<Sqlite>,
+    /// Databases of a PostgreSQL server, all as of one moment, also while they are written to.
+    pub(super) postgres: Option<Postgres>,
 }
 
 /// A directory tree, or a single file.
@@ -186,6 +188,43 @@ pub(super) struct Sqlite {
     pub(super) path: At<String>,
     /// How long a lock on the database is waited for. By default `60s`.
     pub(super) busy_timeout: Option<At<String>>,
+}
+
+/// Databases of a PostgreSQL server.
+#[derive(Default, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields, default)]
+pub(super) struct Postgres {
+    /// The server, such as `postgres://user@host:5432/database`; without a
+    /// host the one on this machine, by its socket. Holds no password.
+    pub(super) url: Option<At<String>>,
+    /// The server as a service of `~/.pg_service.conf`, instead of `url`.
+    pub(super) service: Option<At<String>>,
+    /// A file whose first line is the password; absolute. Without it,
+    /// `~/.pgpass` is looked at.
+    pub(super) password_file: Option<At<String>>,
+    /// The databases. By default the one that `url` names.
+    pub(super) databases: Vec<At<String>>,
+    /// How they are dumped: `custom` (the default), or `plain` SQL.
+    pub(super) format: Option<DumpFormat>,
+    /// Which roles are backed up, without their passwords: those that the
+    /// databases `named` (the default), or `none`.
+    pub(super) globals: Option<At<String>>,
+    /// The database from which others are created and renamed in a restore.
+    /// By default `postgres`.
+    pub(super) maintenance_db: Option<At<String>>,
+    /// The directory of pg_dump and pg_restore; absolute. By default the
+    /// installed ones that fit the server.
+    pub(super) bin_dir: Option<At<String>>,
+    /// How long a lock on a table is waited for. By default `60s`.
+    pub(super) lock_timeout: Option<At<String>>,
+}
+
+#[derive(Clone, Copy, PartialEq, Eq, Deserialize, JsonSchema)]
+#[serde(rename_all = "snake_case")]
+#[schemars(inline)]
+pub(super) enum DumpFormat {
+    Custom,
+    Plain,
 }
 
 /// What runs and uses the data.
@@ -308,7 +347,8 @@ pub(super) enum Method {
 #[derive(Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub(super) struct Sql {
-    /// A `sqlite` source of the app.
+    /// A `sqlite` source of the app, or a database of a `postgres` one:
+    /// `DATABASE` or `SOURCE/DATABASE`.
     pub(super) db: At<String>,
     /// The query; its first value counts.
     pub(super) query: At<String>,
@@ -318,7 +358,8 @@ pub(super) struct Sql {
 #[derive(Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub(super) struct Asked {
-    /// A `sqlite` source of the app.
+    /// A `sqlite` source of the app, or a database of a `postgres` one:
+    /// `DATABASE` or `SOURCE/DATABASE`.
     pub(super) db: At<String>,
     /// The query; its first value counts.
     pub(super) query: At<String>,

@@ -8,7 +8,7 @@ use std::path::{Path, PathBuf};
 
 use serde::{Deserialize, Serialize};
 
-use super::{AppConfig, Ask, Check, Source, VersionFrom, duration};
+use super::{AppConfig, Ask, Check, PostgresSource, Source, VersionFrom, duration};
 use crate::exec::command_line;
 use crate::health::{self, HealthCheck};
 use crate::report::CompressionKind;
@@ -45,13 +45,15 @@ pub struct Carried {
     pub(super) keep_replaced: Option<String>,
 }
 
-/// One source; none of both is a kind that this version does not know.
+/// One source; none of them is a kind that this version does not know.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub(super) struct WrittenSource {
     #[serde(default, skip_serializing_if = "Option::is_none")]
     files: Option<WrittenFiles>,
     #[serde(default, skip_serializing_if = "Option::is_none")]
     sqlite: Option<WrittenSqlite>,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    postgres: Option<WrittenPostgres>,
 }
 
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
@@ -65,6 +67,29 @@ struct WrittenFiles {
     at: Option<String>,
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     stop: Vec<String>,
+}
+
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+struct WrittenPostgres {
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    url: Option<String>,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    service: Option<String>,
+    /// Never read back: what an archive names is not sent anywhere.
+    #[serde(skip_deserializing, skip_serializing_if = "Option::is_none")]
+    password_file: Option<String>,
+    databases: Vec<String>,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    format: Option<String>,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    globals: Option<String>,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    maintenance_db: Option<String>,
+    /// As for the password: programs are run from there.
+    #[serde(skip_deserializing, skip_serializing_if = "Option::is_none")]
+    bin_dir: Option<String>,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    lock_timeout: Option<String>,
 }
 
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
@@ -194,7 +219,7 @@ impl AppConfig {
 
     pub(super) fn written(&self, reader: Reader) -> Carried {
         Carried {
-            sources: self.sources.iter().map(|(name, source)| (name.clone(), self::source(source))).collect(),
+            sources: self.sources.iter().map(|(name, source)| (name.clone(), self::source(source, reader))).collect(),
             services: services(self),
             health: self.health.iter().map(|check| self::health(check, reader)).collect(),
             after_restore: self.after_restore.iter().map(|check| self::check(check, reader)).collect(),
@@ -222,7 +247,7 @@ pub(super) fn compression(kind: CompressionKind) -> String {
     }
 }
 
-fn source(source: &Source) -> WrittenSource {
+fn source(source: &Source, reader: Reader) -> WrittenSource {
     match source {
         Source::Files(files) => WrittenSource {
             files: Some(WrittenFiles {
@@ -232,15 +257,35 @@ fn source(source: &Source) -> WrittenSource {
                 at: files.at.as_ref().map(|at| if at.is_empty() { ".".to_owned() } else { at.clone() }),
                 stop: names(&files.stop),
             }),
-            sqlite: None,
+            ..WrittenSource::default()
         },
         Source::Sqlite(sqlite) => WrittenSource {
-            files: None,
             sqlite: Some(WrittenSqlite {
                 path: text(&sqlite.path),
                 busy_timeout: Some(duration::shown(sqlite.busy_timeout)),
             }),
+            ..WrittenSource::default()
         },
+        Source::Postgres(postgres) => {
+            WrittenSource { postgres: Some(self::postgres(postgres, reader)), ..WrittenSource::default() }
+        }
+    }
+}
+
+fn postgres(postgres: &PostgresSource, reader: Reader) -> WrittenPostgres {
+    let server = &postgres.server;
+    let for_owner = |path: &Option<PathBuf>| path.as_deref().map(text).filter(|_| reader == Reader::Owner);
+    WrittenPostgres {
+        // The parameters of a connection name files of this host, or hold what its owner put there.
+        url: (!server.keywords.contains_key("service")).then(|| server.url(reader == Reader::Owner)),
+        service: server.keywords.get("service").cloned(),
+        password_file: for_owner(&server.password_file),
+        databases: postgres.databases.clone(),
+        format: Some(postgres.format.word().to_owned()),
+        globals: Some(if postgres.has_globals { "named" } else { "none" }.to_owned()),
+        maintenance_db: Some(server.maintenance_db.clone()),
+        bin_dir: for_owner(&server.bin_dir),
+        lock_timeout: Some(duration::shown(postgres.lock_timeout)),
     }
 }
 
@@ -258,10 +303,7 @@ fn services(app: &AppConfig) -> WrittenServices {
         timeout: app.reload.as_ref().map(|reload| duration::shown(reload.timeout)),
         ..WrittenServices::default()
     };
-    let stopped = app.sources.values().flat_map(|source| match source {
-        Source::Files(files) => &files.stop[..],
-        Source::Sqlite(_) => &[],
-    });
+    let stopped = app.sources.values().flat_map(Source::stop);
     for service in app.services.iter().chain(&app.freeze).chain(stopped) {
         // All have the same.
         written.timeout = Some(duration::shown(service.timeout));
@@ -376,7 +418,8 @@ impl Carried {
             let name = shown(name.as_bytes());
             return Err(refuse(ErrorKind::Corrupt, format!("the name `{name}` is none of an app")));
         }
-        let is_unknown = |source: &WrittenSource| source.files.is_none() && source.sqlite.is_none();
+        let is_unknown =
+            |source: &WrittenSource| source.files.is_none() && source.sqlite.is_none() && source.postgres.is_none();
         if let Some((source, _)) = self.sources.iter().find(|(_, source)| is_unknown(source)) {
             let source = shown(source.as_bytes());
             let what = format!("the source `{source}` is of a kind that this version does not know");
@@ -416,6 +459,13 @@ impl Carried {
             acts.extend(
                 runs.map(|(verb, argv)| format!("service {}, {verb}: runs {}", plain(name), command_line(argv))),
             );
+        }
+        for (name, source) in &self.sources {
+            let Some(postgres) = &source.postgres else { continue };
+            let server = postgres.service.as_ref().map(|service| format!("the service {service}"));
+            let server = server.or_else(|| postgres.url.clone()).unwrap_or_else(|| "the local server".to_owned());
+            let databases = postgres.databases.join(", ");
+            acts.push(format!("source {}: replaces {} on {}", plain(name), plain(&databases), plain(&server)));
         }
         acts.extend(self.services.reload.iter().map(|reload| format!("reload: runs {}", command_line(&reload.run))));
         for check in self.health.iter().filter(|check| !check.needs_secret) {

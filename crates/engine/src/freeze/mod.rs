@@ -22,7 +22,7 @@ use guard::{Answer, Task, Thawed};
 use note::{Failure, Held, Note};
 
 /// How long anything waits for a lock while services stand still.
-const PIN_WAIT: Duration = Duration::from_secs(1);
+pub(crate) const PIN_WAIT: Duration = Duration::from_secs(1);
 /// How long services run between two tries.
 pub(crate) const RETRY_AFTER: Duration = Duration::from_secs(5);
 /// How often it is tried with paused services.

@@ -1,5 +1,24 @@
-//! PostgreSQL: how a server is reached, what is asked of it, and which of its
-//! programs are run.
+//! PostgreSQL: how a server is reached (`reach`), what is asked of it
+//! (`session`, `facts`), and which of its programs are run (`tools`). A backup
+//! pins the state of databases (`pin`), has it dumped (`dump`) and counts its
+//! rows (`count`); `globals` writes down roles.
 
-#[expect(dead_code, unused_imports, reason = "restoring plain dumps is wired up next")]
+mod blame;
+pub(crate) mod count;
+pub(crate) mod dump;
+pub(crate) mod facts;
+pub(crate) mod globals;
+pub(crate) mod inplace;
+pub(crate) mod pin;
+mod reach;
 mod script;
+mod session;
+pub(crate) mod stage;
+pub(crate) mod swap;
+mod tls;
+mod tools;
+
+pub use reach::Server;
+pub(crate) use reach::{Route, parse_url};
+pub(crate) use session::{Session, ident, literal, quoted};
+pub(crate) use tools::{ENVIRONMENT, Tools};

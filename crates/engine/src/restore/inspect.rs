@@ -104,11 +104,16 @@ pub(crate) fn verify(
     if let Some(head) = archive.head() {
         watch.monitor.expected(head.totals.files, head.totals.bytes);
     }
-    let findings =
-        format_verify::verify(&archive, workers::count(wanted_threads), watch.cancel, &mut |path, verdict, bytes| {
+    let findings = format_verify::verify(
+        &archive,
+        workers::count(wanted_threads),
+        watch.cancel,
+        &format_verify::no_probe,
+        &mut |path, verdict, bytes| {
             watch.monitor.advanced(1, bytes);
             each(path, verdict);
-        });
+        },
+    );
     let findings = findings.map_err(|error| {
         let error = Error::from(error).about(path).state("nothing was written");
         if error.kind() == ErrorKind::Corrupt { error.next("use another copy of this backup") } else { error }

@@ -2,6 +2,7 @@
 //! target, then move in. All of it comes to stand there, or nothing.
 
 mod bare;
+pub(crate) mod database;
 mod fill;
 pub(crate) mod inspect;
 pub(crate) mod live;

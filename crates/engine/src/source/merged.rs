@@ -19,7 +19,7 @@ const NAMES_MAX: usize = 10_000;
 pub(crate) enum Part<'a> {
     /// Files of one or several sources, whose places do not overlap.
     Tree(Box<Tree<'a>>),
-    /// Databases, which are copied already.
+    /// What is listed already: copies of databases, and dumps.
     Ready(VecDeque<Box<dyn Item>>),
 }
 
@@ -167,12 +167,18 @@ impl<'a> Merged<'a> {
     /// The source beside `number` whose place `item` takes, or makes impossible.
     fn in_the_way(&self, number: usize, item: &dyn Item) -> Option<usize> {
         let path = item.path().as_bytes();
-        let takes = |place: &Vec<u8>| match place.strip_prefix(path) {
+        let takes = |place: &[u8]| match place.strip_prefix(path) {
             Some([]) => true,
             Some([b'/', ..]) => !item.is_dir(),
             _ => false,
         };
-        (0..self.sources.len()).find(|other| *other != number && self.sources[*other].places.iter().any(takes))
+        // The entries of a dumped source follow each other: nothing else lies between them.
+        let lies_in = |place: &[u8]| path.strip_prefix(place).is_some_and(|rest| rest.starts_with(b"/"));
+        let collides = |other: &Source<'_>| {
+            let is_ready = matches!(other.part, Part::Ready(_));
+            other.places.iter().any(|place| takes(place) || (is_ready && lies_in(place)))
+        };
+        (0..self.sources.len()).find(|other| *other != number && collides(&self.sources[*other]))
     }
 
     /// What must not stand in a snapshot, and the names at a place that sources share.

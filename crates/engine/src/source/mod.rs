@@ -10,3 +10,4 @@ mod listing;
 pub(crate) mod matcher;
 pub(crate) mod merged;
 pub(crate) mod roots;
+pub(crate) mod streamed;

@@ -10,6 +10,7 @@ use rusqlite::Connection;
 
 use super::check::{self, quoted};
 use super::{HEADER_BYTES, copy, open};
+use crate::tables;
 
 /// Where the header has the versions for writing and reading: 2 for WAL, 1 else.
 const VERSIONS_AT: u64 = 18;
@@ -86,11 +87,11 @@ fn empty_in_place(path: &Path, patterns: &[String], cancel: &Cancel) -> rusqlite
     open::acts_not(&connection)?;
     open::obey(&connection, cancel)?;
     connection.execute_batch("PRAGMA journal_mode=OFF; PRAGMA synchronous=OFF; PRAGMA secure_delete=ON")?;
-    let matches = |name: &String| patterns.iter().any(|pattern| matches(pattern.as_bytes(), name.as_bytes()));
-    let tables = check::tables(&connection)?.into_iter().filter(matches);
+    let matches = |name: &String| patterns.iter().any(|pattern| tables::matches(pattern, name));
+    let emptied_at_once = check::tables(&connection)?.into_iter().filter(matches);
     let made_anew = check::named(&connection, "virtual")?.into_iter().filter(matches);
     let mut emptied = Emptied::default();
-    for table in tables {
+    for table in emptied_at_once {
         connection.execute_batch(&format!("DELETE FROM {}", quoted(&table)))?;
         emptied.tables.push(table);
     }
@@ -98,8 +99,7 @@ fn empty_in_place(path: &Path, patterns: &[String], cancel: &Cancel) -> rusqlite
         make_anew(&connection, &table)?;
         emptied.tables.push(table);
     }
-    let is_idle =
-        |pattern: &&String| !emptied.tables.iter().any(|name| self::matches(pattern.as_bytes(), name.as_bytes()));
+    let is_idle = |pattern: &&String| !emptied.tables.iter().any(|name| tables::matches(pattern, name));
     emptied.notes = patterns
         .iter()
         .filter(is_idle)
@@ -115,30 +115,4 @@ fn make_anew(connection: &Connection, table: &str) -> rusqlite::Result<()> {
     let made_by: String = connection.query_row(find, [table], |row| row.get(0))?;
     connection.execute_batch(&format!("DROP TABLE {}", quoted(table)))?;
     connection.execute_batch(&made_by)
-}
-
-/// Whether `name` matches `pattern`, where `*` stands for any letters and ASCII
-/// letters are the same in both cases, as in SQLite's names.
-fn matches(pattern: &[u8], name: &[u8]) -> bool {
-    match (pattern, name) {
-        ([], []) => true,
-        ([b'*', rest @ ..], _) => (0..=name.len()).any(|skipped| matches(rest, &name[skipped..])),
-        ([one, rest @ ..], [letter, others @ ..]) => one.eq_ignore_ascii_case(letter) && matches(rest, others),
-        _ => false,
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn patterns_match_whole_names_in_any_case() {
-        for (pattern, name) in [("metrics_*", "METRICS_a"), ("*", ""), ("*log*", "a_Log_b"), ("a*b*c", "aXbYc")] {
-            assert!(matches(pattern.as_bytes(), name.as_bytes()), "{pattern} {name}");
-        }
-        for (pattern, name) in [("metrics_*", "my_metrics_a"), ("log", "logs"), ("", "a"), ("a*b", "abc")] {
-            assert!(!matches(pattern.as_bytes(), name.as_bytes()), "{pattern} {name}");
-        }
-    }
 }

@@ -36,10 +36,9 @@ pub(super) fn encode_as_long_as(entry: &Entry, first_size: u64) -> Vec<u8> {
         // Leading zeros keep the record's length when the file turns out shorter.
         let width = first_size.to_string().len();
         push_record(&mut pax, b"size", format!("{:0width$}", entry.size).as_bytes());
-        ustar.set_size(0);
-    } else {
-        ustar.set_size(entry.size);
     }
+    // Also beside a PAX record where it fits, for readers that know no PAX.
+    ustar.set_size(if entry.size > USTAR_SIZE_MAX { 0 } else { entry.size });
     set_mtime(entry.mtime, &mut ustar, &mut pax);
     if let Some((major, minor)) = entry.rdev {
         set_device(major, minor, &mut ustar, &mut pax);

@@ -15,10 +15,10 @@ use lifeboat_store::Cancel;
 
 use super::codec::{self, Compression, Encoder};
 use super::pack::{self, Packed};
-use super::spool::{Captured, Change, LargeEnd, Out, Spool};
+use super::spool::{Begins, Captured, Change, LargeEnd, Out, Spool};
 use super::unit::Unit;
 use super::{UNIT_BYTES, header, padding};
-use crate::capture::{Content, Entries, Item, Settled};
+use crate::capture::{Content, Entries, Item, SIZE_UNKNOWN, Settled};
 use crate::model::{Entry, Summer};
 use crate::monitor::{Monitor, Problem, ProblemClass};
 use crate::{Error, Result};
@@ -46,7 +46,7 @@ pub fn capture(
     cancel: &Cancel,
 ) -> Result<Captured> {
     let sink = Sink::new(spool_dir, options)?;
-    let feed = Mutex::new(Feed { entries, monitor, cancel, held: None, large: None, next_seq: 0 });
+    let feed = Mutex::new(Feed { entries, monitor, cancel, held: None, large: None, group: None, next_seq: 0 });
     loop {
         run_workers(options, &feed, &sink, monitor);
         if !sink.is_sound() || !lock(&feed).entries.go_on() {
@@ -82,10 +82,10 @@ enum Task {
     /// Pack these parts into the unit, then compress it.
     Pack(Vec<Part>),
     /// The header of a large file, to be patched later.
-    LargeHeader(Vec<u8>),
+    LargeHeader(Vec<u8>, Begins),
     /// A piece of a large file is in the unit; with it, the file may have ended.
     Piece(Option<LargeEnd>),
-    /// The large file failed half-way: cut back to before its header.
+    /// The large file failed half-way: cut back to before its header, or its group's.
     TakeOut,
 }
 
@@ -98,10 +98,17 @@ enum Part {
 struct Large {
     entry: Entry,
     is_linked: bool,
+    is_in_group: bool,
     first_size: u64,
     content: Box<dyn Content>,
     summer: Summer,
     read: u64,
+}
+
+/// A group of which an item was opened.
+struct Group {
+    name: String,
+    has_failed: bool,
 }
 
 /// Hands out work in order. Behind a lock; reading a large file happens under
@@ -112,12 +119,18 @@ struct Feed<'a> {
     cancel: &'a Cancel,
     held: Option<Box<dyn Item>>,
     large: Option<Large>,
+    /// The one of the last item that was handed out.
+    group: Option<Group>,
     next_seq: u64,
 }
 
 /// The room an entry takes in a unit, as far as its listing tells: its header
-/// blocks with a PAX header, and its content.
+/// blocks with a PAX header, and its content. What may be taken out later has
+/// frames of its own: it fits into no unit.
 fn room(item: &dyn Item) -> usize {
+    if item.group().is_some() {
+        return usize::MAX;
+    }
     let content = item.size().saturating_add(padding(item.size()) as u64);
     usize::try_from(content.saturating_add(3 * 512)).unwrap_or(usize::MAX)
 }
@@ -133,10 +146,11 @@ impl Feed<'_> {
                 break self.read_piece(large, unit);
             }
             let Some(item) = self.held.take().or_else(|| self.entries.next()) else { return Ok(None) };
+            let group = self.group.take().filter(|group| item.group() == Some(&group.name));
             if room(&*item) <= UNIT_BYTES {
                 break Task::Pack(self.gather(item));
             }
-            if let Some(task) = self.begin_large(&*item) {
+            if let Some(task) = self.begin_large(&*item, group) {
                 break task;
             }
         };
@@ -175,25 +189,44 @@ impl Feed<'_> {
         packed.map(|packed| Part::Ready(unit.filled().to_vec(), packed))
     }
 
-    fn begin_large(&mut self, item: &dyn Item) -> Option<Task> {
+    /// `group` is the item's, where others of it were opened before.
+    fn begin_large(&mut self, item: &dyn Item, group: Option<Group>) -> Option<Task> {
+        let begins = match (item.group(), &group) {
+            (None, _) => Begins::File,
+            (Some(_), None) => Begins::Group,
+            (Some(_), Some(_)) => Begins::InGroup,
+        };
+        self.group = group.or_else(|| item.group().map(|name| Group { name: name.to_owned(), has_failed: false }));
+        if self.group.as_ref().is_some_and(|group| group.has_failed) {
+            return None;
+        }
         let opened = match item.open() {
             Ok(opened) => opened,
             Err(problem) => {
                 self.monitor.problem(problem);
                 self.entries.lost(item.path());
-                return None;
+                self.fail_group();
+                return matches!(begins, Begins::InGroup).then_some(Task::TakeOut);
             }
         };
         let header = header::encode(&opened.entry);
         self.large = Some(Large {
             is_linked: item.is_linked(),
+            is_in_group: self.group.is_some(),
             first_size: opened.entry.size,
             entry: opened.entry,
             content: opened.content.expect("only a file is listed with a size, and open() refuses anything else"),
             summer: Summer::new(),
             read: 0,
         });
-        Some(Task::LargeHeader(header))
+        Some(Task::LargeHeader(header, begins))
+    }
+
+    /// Nothing more of the group at hand is opened.
+    fn fail_group(&mut self) {
+        if let Some(group) = &mut self.group {
+            group.has_failed = true;
+        }
     }
 
     fn read_piece(&mut self, mut large: Large, unit: &mut Unit) -> Task {
@@ -202,8 +235,11 @@ impl Feed<'_> {
         let read = match unit.read_from(&mut *large.content, wanted) {
             Ok(read) => read,
             Err(error) => {
-                let message = format!("it could not be read to its end: {error}");
-                self.monitor.problem(Problem::new(ProblemClass::Unreadable, large.entry.path.as_bytes(), message));
+                if !large.is_in_group {
+                    let message = format!("it could not be read to its end: {error}");
+                    self.monitor.problem(Problem::new(ProblemClass::Unreadable, large.entry.path.as_bytes(), message));
+                }
+                self.fail_group();
                 if large.is_linked {
                     self.entries.lost(&large.entry.path);
                 }
@@ -221,8 +257,9 @@ impl Feed<'_> {
     }
 
     fn end_large(&mut self, mut large: Large) -> LargeEnd {
+        let is_unknown = large.first_size == SIZE_UNKNOWN;
         let is_short = large.read < large.first_size;
-        let settled = if is_short { Settled::Changed } else { large.content.settle() };
+        let settled = if is_short && !is_unknown { Settled::Changed } else { large.content.settle() };
         pack::report_settled(settled, &large.entry.path, self.monitor);
         large.entry.size = large.read;
         let patch = is_short.then(|| header::encode_as_long_as(&large.entry, large.first_size));
@@ -264,10 +301,10 @@ impl Worker {
                 monitor.advanced(u64::from(end.is_some()), self.unit.filled().len() as u64);
                 Change::Piece(end)
             }
-            Task::LargeHeader(header) => {
+            Task::LargeHeader(header, begins) => {
                 self.unit.push(&header);
                 self.frame = codec::stored(self.compression, &header);
-                return Ok(Change::LargeHeader);
+                return Ok(Change::LargeHeader(begins));
             }
             Task::TakeOut => {
                 self.frame.clear();

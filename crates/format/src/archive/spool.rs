@@ -22,14 +22,26 @@ pub(super) struct Out {
 
 pub(super) enum Change {
     Entries(Vec<Packed>),
-    LargeHeader,
+    LargeHeader(Begins),
     Piece(Option<LargeEnd>),
+    /// The large file at hand failed: back to before what it began, or stands in.
     TakeOut,
+}
+
+/// What begins with the header of a large file.
+#[derive(Clone, Copy)]
+pub(super) enum Begins {
+    /// The file alone.
+    File,
+    /// A group, with its first file.
+    Group,
+    /// No more than another file of the group at hand.
+    InGroup,
 }
 
 /// How a large file ended well.
 pub(super) struct LargeEnd {
-    /// The header once more, when the file turned out shorter than at opening.
+    /// The header once more, when its size was not known at opening, or was less.
     pub(super) patch: Option<Vec<u8>>,
     pub(super) packed: Packed,
 }
@@ -39,7 +51,9 @@ pub(super) struct Spool {
     body: Unnamed,
     frames: Vec<(u32, u32)>,
     /// Where the header of the large file at hand lies.
-    large_header: Option<(u64, usize)>,
+    large_header: Option<u64>,
+    /// What is cut back to when that file fails.
+    mark: Option<Mark>,
     records: Records,
     compression: Compression,
     totals: Totals,
@@ -56,6 +70,7 @@ impl Spool {
             body: Unnamed::create(dir)?,
             frames: Vec::new(),
             large_header: None,
+            mark: None,
             records: Records {
                 file: Unnamed::create(dir)?,
                 frames: Vec::new(),
@@ -70,13 +85,11 @@ impl Spool {
 
     /// Writes `out` and gives its buffer back.
     pub(super) fn write(&mut self, out: Out) -> Result<Vec<u8>> {
-        if matches!(out.change, Change::LargeHeader) {
-            self.large_header = Some((self.body.len(), self.frames.len()));
+        if let Change::LargeHeader(begins) = out.change {
+            self.begin_large(begins)?;
         }
         if let Change::TakeOut = out.change {
-            let (offset, frames) = self.large_header.take().expect("a large file begins with its header");
-            self.body.cut_back(offset)?;
-            self.frames.truncate(frames);
+            self.take_out()?;
             return Ok(out.frame);
         }
         self.body.append(&out.frame)?;
@@ -84,15 +97,36 @@ impl Spool {
         match out.change {
             Change::Entries(all) => all.into_iter().try_for_each(|packed| self.record(packed))?,
             Change::Piece(Some(end)) => {
-                let (offset, _) = self.large_header.take().expect("a large file begins with its header");
+                let offset = self.large_header.take().expect("a large file begins with its header");
                 if let Some(header) = end.patch {
                     self.body.patch(offset, &codec::stored(self.compression, &header))?;
                 }
                 self.record(end.packed)?;
             }
-            Change::Piece(None) | Change::LargeHeader | Change::TakeOut => {}
+            Change::Piece(None) | Change::LargeHeader(_) | Change::TakeOut => {}
         }
         Ok(out.frame)
+    }
+
+    fn begin_large(&mut self, begins: Begins) -> Result<()> {
+        self.large_header = Some(self.body.len());
+        if let Begins::Group = begins {
+            // The records of its files must not be compressed together with those before them.
+            self.records.flush()?;
+        }
+        if let Begins::File | Begins::Group = begins {
+            let (body, frames, totals) = (self.body.len(), self.frames.len(), self.totals);
+            self.mark = Some(Mark { body, frames, totals, records: self.records.mark() });
+        }
+        Ok(())
+    }
+
+    fn take_out(&mut self) -> Result<()> {
+        let mark = self.mark.take().expect("a large file begins with its header");
+        self.body.cut_back(mark.body)?;
+        self.frames.truncate(mark.frames);
+        self.totals = mark.totals;
+        self.records.cut_back(mark.records)
     }
 
     fn record(&mut self, packed: Packed) -> Result<()> {
@@ -113,6 +147,22 @@ impl Spool {
             totals: self.totals,
         })
     }
+}
+
+/// A place in the spool that it may be cut back to.
+struct Mark {
+    body: u64,
+    frames: usize,
+    totals: Totals,
+    records: RecordsMark,
+}
+
+/// The same for the records: what was compressed, and how long the text is that waits.
+struct RecordsMark {
+    file: u64,
+    frames: usize,
+    text_len: u64,
+    waiting: usize,
 }
 
 /// The records of the manifest, compressed as they come.
@@ -143,6 +193,20 @@ impl Records {
         self.frames.push(frame_lens(&frame, self.text.len()));
         self.text_len += self.text.len() as u64;
         self.text.clear();
+        Ok(())
+    }
+
+    fn mark(&self) -> RecordsMark {
+        let (file, frames) = (self.file.len(), self.frames.len());
+        RecordsMark { file, frames, text_len: self.text_len, waiting: self.text.len() }
+    }
+
+    /// Forgets what was pushed after `mark`. Nothing that waited then may have been flushed since.
+    fn cut_back(&mut self, mark: RecordsMark) -> Result<()> {
+        self.file.cut_back(mark.file)?;
+        self.frames.truncate(mark.frames);
+        self.text_len = mark.text_len;
+        self.text.truncate(mark.waiting);
         Ok(())
     }
 }

@@ -18,8 +18,8 @@ use crate::{Error, ErrorKind, Result};
 pub enum Verdict {
     /// It is what the manifest says.
     Pass,
-    /// It is not, for this reason: `sha256 differs`, `missing`, `not listed`
-    /// or `<attribute> differs`.
+    /// It is not, for this reason: `sha256 differs`, `missing`, `not listed`,
+    /// `<attribute> differs`, or what its probe says.
     Fail(String),
 }
 
@@ -48,9 +48,35 @@ impl Findings {
     }
 }
 
+/// Looks into the content of a file while it is read. Dropped without
+/// [`ContentProbe::finish`] when the file fails otherwise.
+pub trait ContentProbe {
+    /// The next piece of the content.
+    ///
+    /// # Errors
+    /// What is wrong with it, for a person; nothing more is asked then.
+    fn write(&mut self, piece: &[u8]) -> std::result::Result<(), String>;
+
+    /// That was all, and its sum is right.
+    ///
+    /// # Errors
+    /// What is wrong with it, for a person.
+    fn finish(self: Box<Self>) -> std::result::Result<(), String>;
+}
+
+/// Chooses the files whose content is looked into. Asked in the order of the
+/// archive, on the thread that verifies, and one probe is done before the next.
+pub type Probes<'a> = dyn Fn(&EntryPath) -> Option<Box<dyn ContentProbe>> + 'a;
+
+/// Looks into nothing.
+#[must_use]
+pub fn no_probe(_: &EntryPath) -> Option<Box<dyn ContentProbe>> {
+    None
+}
+
 /// Reads all of `archive` with `threads` decompressing ahead, and tells `each`
 /// of every regular file, of every other entry that fails, and how many bytes
-/// of content were read for it.
+/// of content were read for it. A file whose sum is right fails when its probe does.
 ///
 /// # Errors
 /// When it cannot be read at all, the manifest is damaged, or `cancel` was set.
@@ -59,13 +85,14 @@ pub fn verify(
     archive: &Archive,
     threads: usize,
     cancel: &Cancel,
+    probes: &Probes<'_>,
     each: &mut dyn FnMut(&EntryPath, &Verdict, u64),
 ) -> Result<Findings> {
     archive.side_by_side(threads, cancel, |body, records| {
         let records = records.map(|records| records as &mut dyn Listing);
         let findings = Findings { has_manifest: records.is_some(), ..Findings::default() };
-        let mut verifier =
-            Verifier { body, records, each, findings, guard: Guard::default(), files: Seen::default(), ahead: None };
+        let (guard, files) = (Guard::default(), Seen::default());
+        let mut verifier = Verifier { body, records, probes, each, findings, guard, files, ahead: None };
         verifier.run()?;
         Ok(verifier.findings)
     })
@@ -81,6 +108,7 @@ struct Seen {
 struct Verifier<'w> {
     body: &'w mut (dyn Body + 'w),
     records: Option<&'w mut (dyn Listing + 'w)>,
+    probes: &'w Probes<'w>,
     each: &'w mut (dyn FnMut(&EntryPath, &Verdict, u64) + 'w),
     findings: Findings,
     guard: Guard,
@@ -159,13 +187,16 @@ impl Verifier<'_> {
             None if self.records.is_some() => fail("not listed"),
             None => Verdict::Pass,
         };
-        let (sum, bytes) = self.read_content()?;
+        let is_probed = entry.kind == EntryKind::File && before_content == Verdict::Pass;
+        let mut probe = Probing::new(if is_probed { (self.probes)(&entry.path) } else { None });
+        let (sum, bytes) = self.read_content(&mut probe)?;
         let expected = listed.and_then(|record| record.sha256());
         let verdict = match before_content {
             Verdict::Pass if sum.is_none() && expected.is_none() => fail("damaged"),
             Verdict::Pass if sum.is_none() || expected.is_some_and(|expected| Some(expected) != sum) => {
                 fail("sha256 differs")
             }
+            Verdict::Pass => probe.finish(),
             verdict => verdict,
         };
         self.verdict(&entry.path, entry.kind, bytes, verdict);
@@ -198,13 +229,14 @@ impl Verifier<'_> {
     }
 
     /// The sum of the content, and how much of it there was. No sum where it is damaged.
-    fn read_content(&mut self) -> Result<(Option<Sha256>, u64)> {
+    fn read_content(&mut self, probe: &mut Probing) -> Result<(Option<Sha256>, u64)> {
         let mut summer = Summer::new();
         let mut bytes = 0;
         loop {
             match self.body.content() {
                 Ok(Some(piece)) => {
                     summer.update(&piece);
+                    probe.write(&piece);
                     bytes += piece.len() as u64;
                 }
                 Ok(None) => return Ok((Some(summer.finish()), bytes)),
@@ -215,5 +247,34 @@ impl Verifier<'_> {
                 }
             }
         }
+    }
+}
+
+/// What a probe says of the file at hand, if there is one.
+struct Probing {
+    probe: Option<Box<dyn ContentProbe>>,
+    failure: Option<String>,
+}
+
+impl Probing {
+    fn new(probe: Option<Box<dyn ContentProbe>>) -> Self {
+        Self { probe, failure: None }
+    }
+
+    fn write(&mut self, piece: &[u8]) {
+        if let Some(probe) = &mut self.probe
+            && let Err(failure) = probe.write(piece)
+        {
+            (self.probe, self.failure) = (None, Some(failure));
+        }
+    }
+
+    fn finish(self) -> Verdict {
+        let finished = match (self.failure, self.probe) {
+            (Some(failure), _) => Err(failure),
+            (None, Some(probe)) => probe.finish(),
+            (None, None) => Ok(()),
+        };
+        finished.map_or_else(Verdict::Fail, |()| Verdict::Pass)
     }
 }

@@ -2,12 +2,14 @@
 //! fail half-way. Whatever they do, the archive is whole and says what it has.
 #![expect(clippy::unwrap_used, reason = "these are the helpers of tests")]
 
+mod streamed;
+
 use std::collections::VecDeque;
 use std::io::{self, Read};
 use std::path::PathBuf;
 use std::sync::{Arc, Mutex};
 
-use lifeboat_format::archive::verify::verify;
+use lifeboat_format::archive::verify::{no_probe, verify};
 use lifeboat_format::archive::{Archive, Compression, UNIT_BYTES, pipeline};
 use lifeboat_format::capture::{Content, Entries, Item, Opened, Settled};
 use lifeboat_format::model::{Entry, EntryKind, FileTime, Xattrs};
@@ -36,6 +38,7 @@ struct Scripted {
     path: EntryPath,
     listed_size: u64,
     is_linked: bool,
+    group: Option<&'static str>,
     /// What the first opening meets, the second, and so on; the last one stays.
     readings: Mutex<VecDeque<Reading>>,
 }
@@ -96,6 +99,10 @@ impl Item for Scripted {
 
     fn is_linked(&self) -> bool {
         self.is_linked
+    }
+
+    fn group(&self) -> Option<&str> {
+        self.group
     }
 
     fn open(&self) -> Result<Opened, Problem> {
@@ -206,6 +213,7 @@ fn scripted(name: &str, readings: Vec<Reading>) -> Scripted {
         path: EntryPath::new(format!("files/{name}")).unwrap(),
         listed_size: readings[0].size_at_opening,
         is_linked: false,
+        group: None,
         readings: Mutex::new(readings.into()),
     }
 }
@@ -224,6 +232,7 @@ fn capture(items: Vec<Scripted>, compression: Compression, threads: usize) -> Ca
     let heard = Heard::default();
     let options = pipeline::Options { compression, threads };
     let captured = pipeline::capture(dir.path(), options, &mut entries, &heard, &Cancel::new()).unwrap();
+    let totals = captured.totals();
     let head: Head = serde_json::from_str(
         r#"{"format":"lifeboat/1","tool":{"name":"lifeboat","version":"0"},"app":"a","host":"h","id":"00",
         "created":"2026-02-24T03:00:00Z","window_ms":0,"outcome":"good","sources":[]}"#,
@@ -231,7 +240,7 @@ fn capture(items: Vec<Scripted>, compression: Compression, threads: usize) -> Ca
     .unwrap();
     let path: PathBuf = captured.finish(dir.path(), &head).unwrap().publish(["a"], 0o600).unwrap();
     let archive = Archive::open(&path).unwrap();
-    let findings = verify(&archive, 2, &Cancel::new(), &mut |_, _, _| {}).unwrap();
+    let findings = verify(&archive, 2, &Cancel::new(), &no_probe, &mut |_, _, _| {}).unwrap();
     assert!(findings.failed == 0 && findings.damage.is_none(), "{findings:?}");
     let files = archive
         .walk(2, &Cancel::new(), |walk| {
@@ -246,6 +255,8 @@ fn capture(items: Vec<Scripted>, compression: Compression, threads: usize) -> Ca
             Ok(files)
         })
         .unwrap();
+    let bytes: usize = files.iter().map(|(_, content)| content.len()).sum();
+    assert_eq!((totals.entries, totals.files, totals.bytes), (files.len() as u64, files.len() as u64, bytes as u64));
     Captured { problems: heard.0.into_inner().unwrap(), lost: entries.lost, files, bytes: std::fs::read(path).unwrap() }
 }
 

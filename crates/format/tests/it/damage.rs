@@ -7,7 +7,7 @@ use std::io::{Cursor, Read};
 use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
-use lifeboat_format::archive::verify::{Verdict, verify};
+use lifeboat_format::archive::verify::{Verdict, no_probe, verify};
 use lifeboat_format::archive::{Archive, Compression, pipeline};
 use lifeboat_format::capture::{Content, Entries, Item, Opened, Settled};
 use lifeboat_format::model::{Entry, EntryKind, FileTime, Sha256, Summer, Xattrs};
@@ -201,7 +201,7 @@ impl Case<'_> {
         let Ok(archive) = Archive::open(&self.path) else { return Taken::Found };
         let mut failed = 0;
         let mut each = |_: &EntryPath, verdict: &Verdict, _: u64| failed += u64::from(*verdict != Verdict::Pass);
-        let verified = verify(&archive, threads, &Cancel::new(), &mut each);
+        let verified = verify(&archive, threads, &Cancel::new(), &no_probe, &mut each);
         let is_good = verified.as_ref().is_ok_and(lifeboat_format::archive::verify::Findings::is_good);
         if let Ok(findings) = &verified {
             assert_eq!(findings.failed, failed, "{what}: the count of failures is that of the verdicts");
@@ -226,7 +226,7 @@ fn original(bytes: &[u8], dir: &Path) -> Everything {
     let path = dir.join("whole");
     std::fs::write(&path, bytes).unwrap();
     let archive = Archive::open(&path).unwrap();
-    let findings = verify(&archive, 2, &Cancel::new(), &mut |_, _, _| {}).unwrap();
+    let findings = verify(&archive, 2, &Cancel::new(), &no_probe, &mut |_, _, _| {}).unwrap();
     assert!(findings.is_good(), "{findings:?}");
     everything(&archive, 2).unwrap()
 }

@@ -249,8 +249,14 @@ fn render_report(report: &BackupReport, request: &BackupRequest, surface: Surfac
         let (tables, rows) = (render::count(database.tables, "table"), render::count(database.rows, "row"));
         let size = render::size(database.size_bytes);
         let without = database.excluded_tables.join(", ");
-        let without = if without.is_empty() { without } else { format!("; without the rows of {without}") };
-        console.info(format_args!("database {}: {size}, {tables}, {rows}, checked{without}", database.source));
+        let without =
+            if without.is_empty() { without } else { format!("; without the rows of {}", shown(without.as_bytes())) };
+        let about = if database.is_estimated { "about " } else { "" };
+        let (name, end) = match &database.database {
+            Some(name) => (format!("{}/{}", database.source, shown(name.as_bytes())), "dumped"),
+            None => (database.source.clone(), "checked"),
+        };
+        console.info(format_args!("database {name}: {size}, {tables}, {about}{rows}, {end}{without}"));
     }
     for pause in &report.pauses {
         let how = if pause.how == How::Stopped { "stopped" } else { "paused" };
@@ -315,8 +321,9 @@ fn database_logs(count: u64, were: &str, surface: Surface<'_>) {
 
 fn failed_sources(failed: &[FailedSource], surface: Surface<'_>) {
     for source in failed {
+        let next = source.next.as_ref().map(|next| format!("; {}", shown(next.as_bytes()))).unwrap_or_default();
         surface.console.warning(format_args!(
-            "source failed: {}: {}",
+            "source failed: {}: {}{next}",
             shown(source.root.as_bytes()),
             shown(source.message.as_bytes())
         ));

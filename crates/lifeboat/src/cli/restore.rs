@@ -3,10 +3,10 @@
 use std::path::PathBuf;
 
 use clap::ValueEnum;
-use lifeboat_engine::app::{Decision, Keep, LiveRequest, Mode, RestoreRequest, parse_keep};
+use lifeboat_engine::app::{DatabaseRequest, Decision, Keep, LiveRequest, Mode, RestoreRequest, parse_keep};
 use lifeboat_engine::{Error, ErrorKind, Result};
 
-use super::{Surface, restore_live, restore_to};
+use super::{Surface, restore_database, restore_live, restore_to};
 
 const EXAMPLES: &str = "\
 Examples:
@@ -20,6 +20,8 @@ Examples:
       Only a part of one source, without asking
   lifeboat restore app-backup-2026-02-24.tar.zst --mode full
       Also delete what the snapshot does not hold; what the backup left out stays
+  lifeboat restore latest --only db/shop --to-database shop_test
+      One database under another name, beside the live one
   lifeboat restore --undo
       Put back what the last restore replaced
   lifeboat restore app-backup-2026-02-24.tar.zst --to /tmp/look
@@ -47,13 +49,16 @@ pub(crate) struct Args {
     /// Restore below DIR, which is made if it does not exist, and touch nothing else
     #[arg(long, value_name = "DIR", conflicts_with = "decision")]
     to: Option<PathBuf>,
+    /// Restore one database as NAME beside what is live, and touch nothing else
+    #[arg(long, value_name = "NAME", conflicts_with_all = ["decision", "to", "dry_run", "trust_config"])]
+    to_database: Option<String>,
     /// With --to: replace files that exist
     #[arg(long, requires = "to")]
     overwrite: bool,
     /// What is done with what exists
     #[arg(long, value_enum, default_value_t, conflicts_with = "to")]
     mode: ModeArg,
-    /// Restore only this source, or what matches GLOB in it; may be repeated
+    /// Restore only this source, or what matches GLOB in it, or one database of it; may be repeated
     #[arg(long, value_name = "SOURCE[/GLOB]", conflicts_with = "to")]
     only: Vec<String>,
     /// Which source a bare database without a manifest is
@@ -71,6 +76,16 @@ pub(crate) struct Args {
     /// Restore a snapshot although the application here is older than it
     #[arg(long, conflicts_with = "to")]
     ignore_version: bool,
+    /// Restore databases of servers over the live ones, in one transaction each, after a dump of them is
+    /// kept: where no second one can be made beside them
+    #[arg(long, conflicts_with_all = ["to", "to_database"])]
+    in_place: bool,
+    /// What is in databases belongs to the database's owner, whoever it belonged to
+    #[arg(long, conflicts_with = "to")]
+    no_owner: bool,
+    /// Nobody gets rights in databases that were given there
+    #[arg(long, conflicts_with = "to")]
+    no_privileges: bool,
     /// Make device nodes too
     #[arg(long)]
     devices: bool,
@@ -153,6 +168,20 @@ pub(crate) fn run(args: &Args, surface: Surface<'_>) -> Result<u8> {
         let request = RestoreRequest { archive, to, overwrite, devices, same_owner, threads };
         return restore_to::run(&request, args.dry_run, surface);
     }
+    if let Some(name) = args.to_database.clone() {
+        let request = DatabaseRequest {
+            archive,
+            name,
+            only: args.only.clone(),
+            as_source: args.as_source.clone(),
+            force: args.force,
+            allow_unauthenticated: args.allow_unauthenticated,
+            no_owner: args.no_owner,
+            no_privileges: args.no_privileges,
+            threads: args.threads,
+        };
+        return restore_database::run(request, surface);
+    }
     let request = LiveRequest {
         archive,
         mode: match args.mode {
@@ -168,6 +197,9 @@ pub(crate) fn run(args: &Args, surface: Surface<'_>) -> Result<u8> {
         as_source: args.as_source.clone(),
         accepts_partial: named.by_id,
         ignore_version: args.ignore_version,
+        in_place: args.in_place,
+        no_owner: args.no_owner,
+        no_privileges: args.no_privileges,
         trusted: None,
     };
     let agreed = restore_live::Agreed {

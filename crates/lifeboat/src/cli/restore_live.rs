@@ -85,7 +85,8 @@ fn agree(plan: &LivePlan, lines: &PlanLines, agreed: Agreed, surface: Surface<'_
     let mut consent = Consent { agreed: false, force: agreed.force, unauthenticated: agreed.unauthenticated };
     let questions = plan.questions();
     let asks_root = !plan.unauthenticated_roots().is_empty() && !consent.unauthenticated && !plan.is_nothing();
-    let asks = asks_root || (!questions.is_empty() && !consent.force);
+    let asks_script = !plan.scripts.is_empty() && !consent.unauthenticated;
+    let asks = asks_root || asks_script || (!questions.is_empty() && !consent.force);
     if !asks || !surface.console.can_ask() {
         return Ok(consent);
     }
@@ -95,6 +96,16 @@ fn agree(plan: &LivePlan, lines: &PlanLines, agreed: Agreed, surface: Surface<'_
         let roots = plan.unauthenticated_roots().join(", ");
         surface.console.line(format_args!(
             "Only the archive says that its content belongs to {roots}; nobody can tell whether the archive is genuine."
+        ));
+        consent.unauthenticated = surface.console.ask("Do you trust it?", surface.cancel)?;
+        if !consent.unauthenticated {
+            return Ok(consent);
+        }
+    }
+    if asks_script {
+        surface.console.line(format_args!(
+            "SQL of the archive is run {}; nobody can tell whether the archive is genuine.",
+            plan.scripts.join(", ")
         ));
         consent.unauthenticated = surface.console.ask("Do you trust it?", surface.cancel)?;
         if !consent.unauthenticated {
@@ -151,6 +162,13 @@ fn render_plan(plan: &LivePlan, surface: Surface<'_>) {
         let new = if root.exists { "" } else { ", which does not exist" };
         console.info(format_args!("source {} to {}{new} ({from})", root.source, root.root));
     }
+    for database in &plan.databases {
+        console.info(format_args!("database: {}", database.line()));
+        let free = render::free_space(database.free_bytes);
+        let needed = render::size(database.snapshot_bytes);
+        console.info(format_args!("staged beside it: {needed}; free space there: {free}"));
+    }
+    plan.roles.iter().for_each(|role| console.info(format_args!("role {role}: created, without a password")));
     if let Some(version) = &plan.version {
         let known = |version: &Option<String>| version.clone().unwrap_or_else(|| "unknown".to_owned());
         let why = version.unknown.as_ref().map(|why| format!(" ({why})")).unwrap_or_default();
@@ -261,6 +279,9 @@ fn render_end(report: &LiveReport, is_whole: bool, surface: Surface<'_>) {
         Mode::Overwrite => format!("everything of the snapshot is in {roots} ({size} in {elapsed}); other files stay"),
         Mode::Merge => format!("what was missing is in {roots} ({elapsed})"),
     });
+    for database in &report.databases {
+        console.info(format_args!("database: {database} is as in the snapshot"));
+    }
     console.info("verified: every sum was compared before anything live was touched");
     render_services(report, surface);
     if report.appeared_count > 0 {
@@ -308,6 +329,9 @@ fn render_kept(report: &LiveReport, surface: Surface<'_>) {
             console.info(format_args!("replaced: {}", status::kept_line(kept)));
             for path in &kept.aside {
                 console.info(format_args!("set aside, with its logs: {path}"));
+            }
+            for database in &kept.databases {
+                console.info(format_args!("set aside: {database}"));
             }
             let id = &kept.id[..8.min(kept.id.len())];
             console.info(format_args!("Next: lifeboat restore --undo {id}   to put it back"));

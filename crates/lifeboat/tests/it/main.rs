@@ -16,5 +16,6 @@ mod in_place;
 mod interop;
 mod large;
 mod nefia;
+mod postgres;
 mod sqlite;
 mod tidy;

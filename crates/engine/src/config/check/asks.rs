@@ -99,7 +99,7 @@ fn parted(asked: raw::Asked) -> (raw::Sql, Option<At<String>>) {
 
 fn sql(sql: raw::Sql, databases: &[&str]) -> Checked<(String, String)> {
     if !databases.contains(&sql.db.value.as_str()) {
-        return Err(Wrong::at(sql.db.place, raw::unknown("sqlite source", &sql.db.value, databases)));
+        return Err(Wrong::at(sql.db.place, raw::unknown("database", &sql.db.value, databases)));
     }
     if sql.query.value.trim().is_empty() || sql.query.value.contains('\0') {
         return Err(Wrong::at(sql.query.place, "there is no query, expected one line of SQL"));

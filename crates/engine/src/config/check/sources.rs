@@ -1,7 +1,7 @@
 //! The rules of `sources`: where they stand, on the host and in a snapshot.
 
 use std::collections::BTreeMap;
-use std::path::{Path, PathBuf};
+use std::path::Path;
 use std::time::Duration;
 
 use lifeboat_format::path::EntryPath;
@@ -9,12 +9,17 @@ use serde_saphyr::Location;
 
 use super::Checked;
 use super::services::{Services, chosen};
-use super::values::{exact, kind, name, pattern, period, quoted};
+use super::values::{absolute, exact, kind, name, pattern, period, quoted};
 use crate::config::raw::{self, At, Wrong};
-use crate::config::{FilesSource, Source, SqliteSource};
+use crate::config::{DumpFormat, FilesSource, PostgresSource, Server, Source, SqliteSource};
+use crate::pg;
 
 /// How long a lock on a database is waited for.
 const BUSY_TIMEOUT: Duration = Duration::from_secs(60);
+/// The longest name of a database, in bytes (PostgreSQL's NAMEDATALEN).
+const DATABASE_NAME_MAX: usize = 63;
+/// The database that every server has.
+const MAINTENANCE_DB: &str = "postgres";
 /// The entry that belongs to Lifeboat.
 const MANIFEST: &str = "manifest.json";
 
@@ -48,7 +53,15 @@ pub(super) fn sources(
 
 fn source(name: String, source: At<raw::Source>, services: &Services, exclude: &[String]) -> Checked<Placed> {
     let (place, source) = (source.place, source.value);
-    kind(place, "a source", &[("files", source.files.is_some()), ("sqlite", source.sqlite.is_some())])?;
+    let kinds = [
+        ("files", source.files.is_some()),
+        ("sqlite", source.sqlite.is_some()),
+        ("postgres", source.postgres.is_some()),
+    ];
+    kind(place, "a source", &kinds)?;
+    if let Some(postgres) = source.postgres {
+        return Ok(Placed { name, source: Source::Postgres(self::postgres(place, postgres)?), root: place, at: None });
+    }
     if let Some(sqlite) = source.sqlite {
         let root = sqlite.path.place;
         let (path, busy_timeout) = (exact(sqlite.path)?, period(sqlite.busy_timeout, BUSY_TIMEOUT)?);
@@ -83,6 +96,79 @@ fn files(files: raw::Files, services: &Services, more: &[String]) -> Checked<Fil
     Ok(FilesSource { root, include, exclude, at, stop: chosen(&services.declared, files.stop)? })
 }
 
+fn postgres(place: Location, postgres: raw::Postgres) -> Checked<PostgresSource> {
+    let (mut keywords, mut named) = (BTreeMap::new(), None);
+    match (postgres.url, postgres.service) {
+        (Some(_), Some(service)) => {
+            return Err(Wrong::at(service.place, "there is a `url` too, expected one of both"));
+        }
+        (Some(url), None) => {
+            (keywords, named) = pg::parse_url(&url.value).map_err(|what| Wrong::at(url.place, what))?;
+        }
+        (None, Some(service)) if service.value.trim().is_empty() => {
+            return Err(Wrong::at(service.place, "nothing stands here, expected the name of a service"));
+        }
+        (None, Some(service)) => {
+            keywords.insert("service".to_owned(), service.value);
+        }
+        (None, None) => {}
+    }
+    let mut databases: Vec<String> = Vec::new();
+    for database in postgres.databases {
+        let at = database.place;
+        let database = self::database(database)?;
+        if databases.contains(&database) {
+            return Err(Wrong::at(at, format!("{} stands twice, expected each database once", quoted(&database))));
+        }
+        databases.push(database);
+    }
+    if databases.is_empty() {
+        let none = || Wrong::at(place, "it names no database, expected `databases: [...]`, or one in `url`");
+        databases.push(named.take().ok_or_else(none)?);
+    }
+    let maintenance_db = postgres.maintenance_db.map(self::database).transpose()?;
+    let others = named.filter(|named| !databases.contains(named));
+    let has_globals = match postgres.globals.as_ref().map(|globals| globals.value.as_str()) {
+        None | Some("named") => true,
+        Some("none") => false,
+        Some("all") => {
+            let place = postgres.globals.map_or(place, |globals| globals.place);
+            let what = "passwords of roles are backed up into encrypted archives only, which are not there yet; expected `named` or `none`";
+            return Err(Wrong::at(place, what));
+        }
+        Some(other) => {
+            let what = raw::unknown("value", other, &["named", "none"]);
+            return Err(Wrong::at(postgres.globals.map_or(place, |globals| globals.place), what));
+        }
+    };
+    Ok(PostgresSource {
+        server: Server {
+            keywords,
+            password_file: postgres.password_file.map(absolute).transpose()?,
+            maintenance_db: maintenance_db.or(others).unwrap_or_else(|| MAINTENANCE_DB.to_owned()),
+            bin_dir: postgres.bin_dir.map(absolute).transpose()?,
+        },
+        databases,
+        format: match postgres.format {
+            Some(raw::DumpFormat::Plain) => DumpFormat::Plain,
+            Some(raw::DumpFormat::Custom) | None => DumpFormat::Custom,
+        },
+        has_globals,
+        lock_timeout: period(postgres.lock_timeout, BUSY_TIMEOUT)?,
+    })
+}
+
+fn database(name: At<String>) -> Checked<String> {
+    if name.value.is_empty() || name.value.len() > DATABASE_NAME_MAX || name.value.contains('\0') {
+        let what = format!("{} is no name of a database, expected 1 to 63 bytes", quoted(&name.value));
+        return Err(Wrong::at(name.place, what));
+    }
+    if ["template0", "template1"].contains(&name.value.as_str()) {
+        return Err(Wrong::at(name.place, "new databases are made from this one, expected one with data"));
+    }
+    Ok(name.value)
+}
+
 /// A directory of the snapshot; empty for the top.
 fn at(at: At<String>, root: &Path) -> Checked<String> {
     let text = at.value.strip_prefix("./").unwrap_or(&at.value);
@@ -104,17 +190,17 @@ fn at(at: At<String>, root: &Path) -> Checked<String> {
     Ok(text.to_owned())
 }
 
-fn path_of(source: &Source) -> &PathBuf {
-    match source {
-        Source::Files(files) => &files.root,
-        Source::Sqlite(sqlite) => &sqlite.path,
-    }
-}
-
 /// Nothing is backed up, and put back, twice. Only a database may lie in a
 /// directory of files, which then leaves it out.
 fn refuse_overlap(earlier: &Placed, later: &Placed) -> Checked<()> {
-    let (a, b) = (path_of(&earlier.source), path_of(&later.source));
+    if let (Source::Postgres(a), Source::Postgres(b)) = (&earlier.source, &later.source)
+        && a.server.keywords == b.server.keywords
+        && let Some(both) = b.databases.iter().find(|database| a.databases.contains(database))
+    {
+        let what = format!("the source {} has the database {} too", quoted(&earlier.name), quoted(both));
+        return Err(Wrong::at(later.root, format!("{what}, expected it in one of them")));
+    }
+    let (Some(a), Some(b)) = (earlier.source.root(), later.source.root()) else { return Ok(()) };
     let is_fine = match (&earlier.source, &later.source) {
         _ if !a.starts_with(b) && !b.starts_with(a) => true,
         (Source::Files(_), Source::Sqlite(_)) => b.starts_with(a) && a != b,
@@ -143,6 +229,7 @@ fn refuse_taken_place(source: &Placed, all: &[Placed]) -> Checked<()> {
             Source::Files(FilesSource { at: Some(_), .. }) => continue,
             Source::Files(_) => format!("files/{}", other.name),
             Source::Sqlite(_) => format!("sqlite/{}.db", other.name),
+            Source::Postgres(_) => format!("postgres/{}", other.name),
         };
         if Path::new(at).starts_with(&taken) {
             let what = format!("`{taken}` is where the source {} stands, expected another place", quoted(&other.name));

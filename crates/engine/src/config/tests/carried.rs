@@ -9,6 +9,14 @@ apps:
     sources:
       conf: { files: { root: "/srv/ü\u2028x", at: ".", exclude: ["*.tmp"], stop: [db.service] } }
       db: { sqlite: { path: /srv/shop.db } }
+      pg:
+        postgres:
+          url: "postgres://me@pg.example:5433/?sslmode=verify-ca&sslrootcert=/etc/CANARY-ca&options=-cCANARY"
+          password_file: /etc/CANARY-pg
+          databases: [orders, "a b"]
+          bin_dir: /opt/CANARY-bin
+          format: plain
+          globals: none
     services:
       units: [web.service, db.service]
       commands:
@@ -54,8 +62,17 @@ fn back(json: serde_json::Value) -> Result<AppConfig> {
 fn nothing_secret_and_no_place_of_backups_is_carried() {
     let text = carried().to_string();
     assert!(!text.contains("CANARY"), "{text}");
-    for kept in ["http://h:80/up", "http://h/ready", "https://h/api", "select 1", "metrics_*", "forever", "contains ok"]
-    {
+    for kept in [
+        "postgres://me@pg.example:5433/",
+        "orders",
+        "http://h:80/up",
+        "http://h/ready",
+        "https://h/api",
+        "select 1",
+        "metrics_*",
+        "forever",
+        "contains ok",
+    ] {
         assert!(text.contains(kept), "{kept}: {text}");
     }
 }
@@ -97,6 +114,11 @@ fn an_app_comes_back_as_it_was_without_what_was_left_out() {
     expected.health.remove(0);
     expected.health.remove(0);
     expected.after_restore.remove(0);
+    if let Some(Source::Postgres(postgres)) = expected.sources.get_mut("pg") {
+        let kept = ["host", "port", "user"];
+        postgres.server.keywords.retain(|key, _| kept.contains(&key.as_str()));
+        (postgres.server.password_file, postgres.server.bin_dir) = (None, None);
+    }
     assert_eq!(back(carried()).unwrap(), expected);
     let whole = load(FULL).unwrap();
     for app in whole.apps.values() {
@@ -115,9 +137,15 @@ fn what_an_archive_says_is_held_against_the_rules() {
         ("/sources/db/sqlite/path", serde_json::json!("shop.db"), "`shop.db` is no absolute path"),
         ("/sources/conf/files/root", serde_json::json!("/srv/../etc"), "`/srv/../etc` holds `..`"),
         ("/sources/conf/files/at", serde_json::json!("../x"), "`../x` is no place in a snapshot"),
+        (
+            "/sources/pg/postgres/url",
+            serde_json::json!("postgres://h/?passfile=/etc/shadow"),
+            "a password stands in it",
+        ),
+        ("/sources/pg/postgres/databases", serde_json::json!(["template1"]), "new databases are made from this one"),
         ("/health/0/http", serde_json::json!("file:///etc/passwd"), "`file:///etc/passwd` is no URL"),
         ("/after_restore/0/method", serde_json::json!("PUT"), "unknown value `PUT`"),
-        ("/after_restore/1/sql/db", serde_json::json!("x"), "unknown sqlite source `x`"),
+        ("/after_restore/1/sql/db", serde_json::json!("x"), "unknown database `x`"),
         ("/name", serde_json::json!("../x"), "the name holds `/`"),
         ("/compression_level", serde_json::json!(200), "200 is no level of gzip"),
         ("/keep_replaced", serde_json::json!("never"), "`never` is no such time"),
@@ -144,15 +172,17 @@ fn what_a_newer_version_carries_is_accepted_where_it_can_be() {
     json["sources"]["db"]["sqlite"]["more"] = serde_json::json!(1);
     assert_eq!(back(json).unwrap(), back(carried()).unwrap());
     let mut json = carried();
-    json["sources"]["pg"] = serde_json::json!({ "postgres": { "url": "postgres://h/" } });
+    json["sources"]["new"] = serde_json::json!({ "mongodb": { "url": "mongodb://h/" } });
     let error = back(json).unwrap_err();
     assert_eq!(error.kind(), ErrorKind::Unsupported);
-    assert!(error.what().ends_with("the source `pg` is of a kind that this version does not know"), "{error}");
+    assert!(error.what().ends_with("the source `new` is of a kind that this version does not know"), "{error}");
     // A file that an archive names is never read and sent somewhere.
     let mut json = carried();
     json["health"][0]["token_file"] = serde_json::json!("/etc/shadow");
     json["after_restore"][0]["token_file"] = serde_json::json!("/etc/shadow");
     json["backup_dir"] = serde_json::json!("/etc");
+    json["sources"]["pg"]["postgres"]["password_file"] = serde_json::json!("/etc/shadow");
+    json["sources"]["pg"]["postgres"]["bin_dir"] = serde_json::json!("/tmp");
     let app = back(json).unwrap();
     assert_eq!((app.secret_files().count(), app.backup_dir), (0, None));
 }
@@ -169,6 +199,7 @@ fn each_thing_that_would_act_is_named() {
         "service worker, status: runs w",
         "service worker, freeze: runs w hold",
         "service worker, thaw: runs w go",
+        "source pg: replaces orders, a b on postgres://me@pg.example:5433/",
         "reload: runs nginx -s reload",
         "health: runs pg_isready",
         "after the restore: asks db by SQL: select 1",

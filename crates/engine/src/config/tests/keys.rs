@@ -49,7 +49,7 @@ apps:
 fn files(source: &Source) -> &FilesSource {
     match source {
         Source::Files(files) => files,
-        Source::Sqlite(_) => panic!("a database"),
+        Source::Sqlite(_) | Source::Postgres(_) => panic!("a database"),
     }
 }
 
@@ -163,7 +163,7 @@ fn a_mistake_in_a_new_key_is_an_error_with_its_place() {
         ("after_restore: [ { command: [a], expect: \"= nan\" } ]", "4:46: `nan` is no number"),
         ("after_restore: [ { command: [a], expect: \"contains \" } ]", "4:46: there is no text"),
         ("after_restore: [ { command: [a], expect: \" \" } ]", "4:46: nothing is expected of the answer"),
-        ("after_restore: [ { sql: { db: a, query: x } } ]", "4:35: unknown sqlite source `a`, expected one of: none"),
+        ("after_restore: [ { sql: { db: a, query: x } } ]", "4:35: unknown database `a`, expected one of: none"),
         ("after_restore: [ { sql: { db: d, query: x, expect: \"> x\" } } ]", "4:56: `x` is no number"),
         (
             "after_restore: [ { sql: { db: d, query: x, expect: \"1\" }, expect: \"1\" } ]",
@@ -208,9 +208,27 @@ fn a_mistake_in_a_new_key_is_an_error_with_its_place() {
 #[test]
 fn a_mistake_in_a_source_is_an_error_with_its_place() {
     for (sources, expected) in [
-        ("a: {}", "4:10: a source has no kind, expected `files` or `sqlite`"),
+        ("a: {}", "4:10: a source has no kind, expected `files`, `sqlite` or `postgres`"),
         ("a: { files: { root: / }, sqlite: { path: /x } }", "4:10: a source has two kinds"),
-        ("a: { postgres: {} }", "4:12: unknown key `postgres`, expected one of: files, sqlite"),
+        ("a: { mongodb: {} }", "4:12: unknown key `mongodb`, expected one of: files, sqlite, postgres"),
+        ("a: { postgres: {} }", "4:10: it names no database, expected `databases: [...]`, or one in `url`"),
+        ("a: { postgres: { url: x } }", "4:29: expected a URL such as postgres://user@host:5432/database"),
+        ("a: { postgres: { url: \"postgres://u:secret@h/x\" } }", "4:29: a password stands in it"),
+        ("a: { postgres: { service: s, url: \"postgres:///x\" } }", "4:33: there is a `url` too"),
+        ("a: { postgres: { databases: [x, x] } }", "4:39: `x` stands twice"),
+        ("a: { postgres: { databases: [template0] } }", "4:36: new databases are made from this one"),
+        ("a: { postgres: { databases: [x], globals: all } }", "4:49: passwords of roles are backed up into encrypted"),
+        ("a: { postgres: { databases: [x], globals: some } }", "4:49: unknown value `some` (did you mean `none`?)"),
+        ("a: { postgres: { databases: [x], password_file: y } }", "4:55: `y` is no absolute path"),
+        ("a: { postgres: { databases: [x], format: tar } }", "4:48: unknown value `tar`"),
+        (
+            "{ a: { postgres: { databases: [x] } }, b: { postgres: { databases: [y, x] } } }",
+            "4:49: the source `a` has the database `x` too",
+        ),
+        (
+            "{ a: { files: { root: /x, at: postgres/b/y } }, b: { postgres: { databases: [y] } } }",
+            "4:37: `postgres/b` is where the source `b` stands",
+        ),
         ("a: { sqlite: { path: x } }", "4:28: `x` is no absolute path"),
         ("a: { sqlite: { path: / } }", "4:28: `/` is no database"),
         ("a: { sqlite: { path: /x, busy_timeout: 1 } }", "4:46: `1` is no time"),
@@ -250,6 +268,8 @@ fn a_mistake_in_a_source_is_an_error_with_its_place() {
         "{ a: { files: { root: /x } }, b: { files: { root: /xy } } }",
         "{ a: { files: { root: /x, at: files/a } }, b: { files: { root: /y, at: files/a } } }",
         "{ a: { files: { root: /x, at: . } }, b: { files: { root: /y, at: ./ } } }",
+        "{ a: { postgres: { url: \"postgres:///x\" } }, b: { postgres: { url: \"postgres://h/x\" } } }",
+        "{ a: { postgres: { service: s, databases: [x, y] } } }\n    required: [a/y]\n    after_restore: [ { sql: { db: y, query: q } }, { sql: { db: a/x, query: q } } ]",
     ] {
         load(&format!("apps:\n  web:\n    sources:\n      {sources}\n")).unwrap();
     }

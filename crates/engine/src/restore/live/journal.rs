@@ -16,6 +16,7 @@ use super::step::{DirChange, Step};
 use super::terms::Terms;
 use crate::config::{Check, Keep};
 use crate::health::HealthCheck;
+use crate::pg::swap::Swap;
 use crate::services::{Found, Reload, Service};
 use crate::{Error, ErrorKind, Result, checks, lock};
 
@@ -99,6 +100,8 @@ enum Line {
     },
     /// What of databases has a name beside them.
     Aside(Vec<Aside>),
+    /// The databases of servers, when they were staged.
+    Servers(Vec<Swap>),
 }
 
 /// A journal as it was read.
@@ -114,6 +117,8 @@ pub(super) struct Story {
     pub(super) replaced: Replaced,
     pub(super) kept_until: Option<Timestamp>,
     pub(super) aside: Vec<Aside>,
+    /// The databases of servers, with those that are staged once they are.
+    pub(super) servers: Vec<Swap>,
 }
 
 /// An open journal, and what it says so far.
@@ -192,6 +197,13 @@ impl Journal {
         Ok(())
     }
 
+    /// Notes the databases that were staged.
+    pub(super) fn servers(&mut self, servers: Vec<Swap>) -> Result<()> {
+        self.append(&[Line::Servers(servers.clone())])?;
+        self.story.servers = servers;
+        Ok(())
+    }
+
     /// Notes all steps, and that they begin.
     pub(super) fn swapping(
         &mut self,
@@ -250,6 +262,7 @@ impl Story {
 
     fn new(header: Header, since: Timestamp) -> Self {
         Self {
+            servers: header.terms.servers.clone(),
             header,
             phase: Phase::default(),
             since,
@@ -313,6 +326,7 @@ impl Story {
             }
             Line::Kept { until } => self.kept_until = until,
             Line::Aside(aside) => self.aside = aside,
+            Line::Servers(servers) => self.servers = servers,
         }
     }
 

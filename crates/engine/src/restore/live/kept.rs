@@ -10,6 +10,7 @@ use serde::Serialize;
 use super::journal::{self, Header, Journal, Phase, Story};
 use super::name::join;
 use super::run::Run;
+use super::servers;
 use super::stages::{Stages, look_at_time};
 use super::step::{Side, Sides, Step};
 use super::target::touches;
@@ -40,8 +41,10 @@ pub struct Kept {
     pub bytes: u64,
     /// Where it is.
     pub folders: Vec<String>,
-    /// Databases among it, by their names beside the live ones.
+    /// Databases among it that are files, by their names beside the live ones.
     pub aside: Vec<String>,
+    /// Databases of servers among it, by the names that they have there.
+    pub databases: Vec<String>,
     /// Whether it is the new state, which was there until a rollback, and not the old one.
     pub is_new_state: bool,
 }
@@ -65,6 +68,7 @@ impl Kept {
                 .filter(|aside| !aside.is_log())
                 .map(|aside| places[aside.place].live(&aside.name.0).display().to_string())
                 .collect(),
+            databases: servers::kept_names(story).collect(),
             is_new_state: story.phase == Phase::Returned,
         }
     }
@@ -99,8 +103,10 @@ pub(super) fn after_commit(
             older.remove()?;
         }
     }
+    servers::unmark(&journal.story)?;
     let keep = journal.story.header.keep;
     if keep == Keep::For(Duration::ZERO) {
+        servers::drop_kept(&journal.story)?;
         Stages::remove(&journal.story.header.terms)?;
         return journal.remove();
     }
@@ -147,6 +153,7 @@ pub(super) fn after_rollback(
         journal.keep_until(kept)?;
         return point(journal, stages, true);
     }
+    servers::drop_staged(&journal.story)?;
     Stages::remove(&header.terms)?;
     Stages::restore_times(&header.terms);
     journal.remove()
@@ -208,7 +215,8 @@ pub(super) fn remove_due(host: &Host<'_>, roots: &[PathBuf], held: Option<&str>,
     let now = host.clock.timestamp();
     for (path, story) in stories(host.data_dir)? {
         let is_due = story.kept_until.is_some_and(|until| until <= now);
-        let is_meant = roots.iter().any(|root| touches(&story.header.terms, root));
+        let is_own = held == Some(story.header.lock.as_str());
+        let is_meant = is_own || roots.iter().any(|root| touches(&story.header.terms, root));
         // As long as the new state does not do well, the old one may be needed.
         if !is_due || !is_meant || !is_healthy_now(&story.header.health, watch.cancel) {
             continue;
@@ -247,6 +255,7 @@ pub(crate) fn discard(host: &Host<'_>, id: Option<&str>) -> Result<Kept> {
 fn remove(path: &Path, story: &Story) -> Result<()> {
     let mut journal = Journal::open(path)?;
     aside::put_away(&mut journal)?;
+    servers::drop_kept(&journal.story)?;
     Stages::remove(&story.header.terms)?;
     if let Some(older) = &story.header.undo_of {
         let undone = path.with_file_name(format!("{older}.jsonl"));
@@ -306,6 +315,8 @@ impl Undo<'_> {
         let old = &self.story.header;
         let mut terms = old.terms.clone();
         terms.places.iter_mut().for_each(look_at_time);
+        terms.in_place = servers::over_reversed(&self.story, &self.host.id);
+        terms.servers = servers::reversed(&self.story, &self.host.id, watch.cancel)?;
         let header = Header {
             terms,
             id: self.host.id.clone(),

@@ -22,6 +22,7 @@ mod plan;
 mod recover;
 mod reverse;
 mod run;
+mod servers;
 mod stages;
 mod step;
 mod survey;
@@ -40,6 +41,7 @@ pub(crate) use kept::{all as kept, discard, keep, undo};
 pub use plan::{Consent, Counts, LivePlan, PlannedRoot, PlannedService, PlannedSpace, PlannedVersion, User};
 pub use recover::{Decision, Recovered, Waiting};
 pub(crate) use recover::{before_a_run, decide, recover, waiting};
+pub use servers::PlannedDatabase;
 pub(crate) use target::carried;
 pub use terms::Mode;
 
@@ -84,6 +86,12 @@ pub struct LiveRequest {
     /// Whether a snapshot that lacks what it must hold is restored all the
     /// same, because it was named by its id.
     pub accepts_partial: bool,
+    /// Whether what is in databases gets the database's owner instead of its own.
+    pub no_owner: bool,
+    /// Whether nobody gets the rights in databases that were backed up.
+    pub no_privileges: bool,
+    /// Whether databases are restored over the live ones, in one transaction each.
+    pub in_place: bool,
     /// Whether an application that is older than the snapshot is no reason to refuse.
     pub ignore_version: bool,
     /// The app as the archive carries it, where this host has no configuration
@@ -115,6 +123,8 @@ pub struct LiveReport {
     pub appeared: Vec<String>,
     /// How many of those there are.
     pub appeared_count: u64,
+    /// Databases of servers that were made or replaced, and where.
+    pub databases: Vec<String>,
     /// Services that were stopped and started again.
     pub services: Vec<String>,
     /// Services that were started although they had not run, since checks ask the app.
@@ -267,6 +277,7 @@ impl Prepared<'_> {
             mode: self.plan.mode,
             counts: self.plan.counts,
             conflicts: self.plan.conflicts.clone(),
+            databases: self.plan.databases.iter().map(PlannedDatabase::place).collect(),
             problems: tally.problems(),
             elapsed: began.elapsed(),
             archive: self.plan.archive.clone(),

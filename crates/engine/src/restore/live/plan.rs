@@ -8,8 +8,10 @@ use std::path::PathBuf;
 
 use jiff::Timestamp;
 use lifeboat_format::model::Outcome;
+use lifeboat_format::path::shown;
 use serde::Serialize;
 
+use super::servers::PlannedDatabase;
 use super::terms::{Mode, Terms};
 use crate::config::Keep;
 use crate::report::{Action, LISTED_MAX};
@@ -33,6 +35,12 @@ pub struct LivePlan {
     pub outcome: Outcome,
     /// What is done with what exists.
     pub mode: Mode,
+    /// The databases of servers that would be made or replaced.
+    pub databases: Vec<PlannedDatabase>,
+    /// The roles that a server lacks and that would be made, without passwords.
+    pub roles: Vec<String>,
+    /// Databases whose dumps are SQL, which would be run; one line each.
+    pub scripts: Vec<String>,
     /// The sources that are restored.
     pub roots: Vec<PlannedRoot>,
     /// What the snapshot lacks, one line each.
@@ -276,7 +284,7 @@ impl LivePlan {
     #[must_use]
     pub fn is_nothing(&self) -> bool {
         let counts = &self.counts;
-        counts.new + counts.overwrite + counts.delete + counts.attributes == 0
+        counts.new + counts.overwrite + counts.delete + counts.attributes == 0 && self.databases.is_empty()
     }
 
     /// Adds one line to what is counted and listed.
@@ -312,6 +320,11 @@ impl LivePlan {
         if self.outcome == Outcome::Scope {
             let sources: Vec<&str> = self.roots.iter().map(|root| root.source.as_str()).collect();
             questions.push(format!("restore a snapshot of only a part of the app: {}", sources.join(", ")));
+        }
+        questions.extend(self.databases.iter().filter(|database| database.exists).map(PlannedDatabase::line));
+        if !self.roles.is_empty() {
+            let roles: Vec<String> = self.roles.iter().map(|role| shown(role.as_bytes())).collect();
+            questions.push(format!("create the roles {}, without passwords", roles.join(", ")));
         }
         questions.extend(counted(self.counts.overwrite, "overwrite"));
         questions.extend(counted(self.counts.delete, "delete"));
@@ -381,6 +394,13 @@ impl LivePlan {
             .state("nothing was written, and nothing was stopped")
             .next("if you trust the archive, agree at a terminal or add --allow-unauthenticated"));
         }
+        if !self.scripts.is_empty() && !consent.unauthenticated {
+            let what =
+                format!("the archive is not authenticated, and its SQL would be run: {}", self.scripts.join(", "));
+            return Err(Error::new(ErrorKind::ConfirmationNeeded, what)
+                .state("nothing was written, and nothing was stopped")
+                .next("if you trust the archive, agree at a terminal or add --allow-unauthenticated"));
+        }
         let questions = self.questions();
         if questions.is_empty() || consent.agreed || consent.force {
             return Ok(());
@@ -411,6 +431,9 @@ mod tests {
                 created: Timestamp::UNIX_EPOCH,
                 outcome: Outcome::Good,
                 mode: Mode::Overwrite,
+                databases: Vec::new(),
+                roles: Vec::new(),
+                scripts: Vec::new(),
                 roots: Vec::new(),
                 lacks: Vec::new(),
                 counts: Counts::default(),

@@ -13,6 +13,7 @@ use super::build::{Builder, Built};
 use super::ground::Ground;
 use super::journal::{FoundService, Header, Journal, Phase, Story, pending};
 use super::plan::Known;
+use super::servers;
 use super::stages::{Stages, can_exchange};
 use super::step::{SWAP, Sides, Step};
 use super::terms::{RootKind, Routes, Rules, absolute};
@@ -112,8 +113,19 @@ impl<'a> Run<'a> {
         sides.sync()?;
         watch.cancel.check()?;
         self.check_databases(archive, watch.cancel)?;
+        self.stage_servers(archive, request, watch)?;
         self.note_services(watch.cancel)?;
         Ok(filled)
+    }
+
+    /// Databases of servers are made beside the live ones.
+    fn stage_servers(&mut self, archive: &Archive, request: &LiveRequest, watch: Watch<'_>) -> Result<()> {
+        let terms = &self.journal.story.header.terms;
+        if terms.servers.is_empty() {
+            return Ok(());
+        }
+        let staged = servers::stage(terms, archive, request, &self.id(), watch)?;
+        self.journal.servers(staged)
     }
 
     /// How the services are is noted before the first is stopped.
@@ -130,7 +142,8 @@ impl<'a> Run<'a> {
         let terms = self.journal.story.header.terms.clone();
         let is_of_the_archive = matches!(error.kind(), ErrorKind::Corrupt | ErrorKind::Unsafe | ErrorKind::Unsupported);
         let error = if is_of_the_archive { error.about(archive.path()) } else { error };
-        let cleared = Stages::remove(&terms).and_then(|()| self.journal.remove());
+        let dropped = servers::drop_staged(&self.journal.story);
+        let cleared = dropped.and_then(|()| Stages::remove(&terms)).and_then(|()| self.journal.remove());
         Stages::restore_times(&terms);
         let state = match cleared {
             Ok(()) => "nothing was restored, and everything is as it was before".to_owned(),
@@ -153,6 +166,8 @@ impl<'a> Run<'a> {
     pub(super) fn forward(&mut self, cancel: &Cancel) -> Result<()> {
         if self.journal.story.phase == Phase::Staged {
             self.stop(cancel)?;
+            servers::keep_out(&self.journal.story, cancel)?;
+            servers::keep_over(&self.journal.story, cancel)?;
             let built = self.build()?;
             cancel.check()?;
             let at = self.host.clock.timestamp();
@@ -282,6 +297,8 @@ impl<'a> Run<'a> {
             *of = carrier.filter(|_| step.is_carry());
             carrier = if step.brings() { Some(step) } else { carrier };
         }
+        servers::rename(story, true, cancel)?;
+        servers::write_over(story, true, cancel)?;
         for (step, carrier) in story.steps.iter().zip(carriers) {
             cancel.check()?;
             if !carrier.map_or(Ok(false), |carrier: &Step| carrier.has_carried(step, &sides))? {
@@ -295,6 +312,7 @@ impl<'a> Run<'a> {
     }
 
     fn start(&mut self, cancel: &Cancel) -> Result<()> {
+        servers::let_in(&self.journal.story, cancel)?;
         remove_file(&pending(self.host.data_dir, &self.id()));
         let starts_all = self.journal.story.starts_all();
         for FoundService { service, found } in self.journal.story.services.iter().rev() {
@@ -354,6 +372,7 @@ impl<'a> Run<'a> {
         let mut failures = Vec::new();
         if self.journal.story.has_swapped() {
             self.stop_again(&cancel)?;
+            servers::keep_out(&self.journal.story, &cancel).map_err(|error| vec![error.to_string()])?;
         }
         if self.journal.story.phase == Phase::Started {
             // Half undone it must never be taken for the new state: a crash from here on is rolled back.
@@ -363,6 +382,9 @@ impl<'a> Run<'a> {
         self.undo(&mut failures);
         if !failures.is_empty() {
             return Err(failures);
+        }
+        if self.journal.story.phase >= Phase::Staged {
+            servers::let_in(&self.journal.story, &cancel).map_err(|error| vec![error.to_string()])?;
         }
         remove_file(&pending(self.host.data_dir, &self.id()));
         for FoundService { service, found } in self.journal.story.services.iter().rev() {
@@ -389,6 +411,9 @@ impl<'a> Run<'a> {
         };
         let undone = story.steps.iter().rev().map(|step| step.undo(&sides));
         failures.extend(undone.filter_map(Result::err).map(|error| error.to_string()));
+        let cancel = Cancel::new();
+        let databases = [servers::rename(story, false, &cancel), servers::write_over(story, false, &cancel)];
+        failures.extend(databases.into_iter().filter_map(Result::err).map(|error| error.to_string()));
         if failures.is_empty() {
             let settled = story.dirs.iter().map(|dir| dir.settle(&sides, false));
             failures.extend(settled.filter_map(Result::err).map(|error| error.to_string()));

@@ -22,8 +22,9 @@ use super::fitness::{Required, check_version};
 use super::ground::Ground;
 use super::name::{Name, join, split};
 use super::plan::{Known, LivePlan, PlannedService, PlannedSpace, Present, action};
+use super::servers;
 use super::target::{self, Targets};
-use super::terms::{Mode, Place, Rules, Terms};
+use super::terms::{Mode, Place, RootKind, Rules, Terms};
 use super::tree::{Tree, is_dir, is_file};
 use super::{Host, LiveRequest};
 use crate::exec::command_line;
@@ -63,6 +64,7 @@ pub(super) fn plan(
         Ok(())
     })?;
     required.finish(&mut survey.plan);
+    servers::survey(&targets, request, &host.id, &mut survey.plan, watch.cancel)?;
     survey.settle_links()?;
     survey.keep_empty_borders()?;
     if found == 0 {
@@ -134,6 +136,9 @@ impl<'a> Survey<'a> {
             created: targets.head.created,
             outcome: targets.head.outcome,
             mode: request.mode,
+            databases: Vec::new(),
+            roles: Vec::new(),
+            scripts: Vec::new(),
             roots: targets.planned.clone(),
             lacks,
             counts: super::plan::Counts::default(),
@@ -285,7 +290,7 @@ impl<'a> Survey<'a> {
         if !is_selected && !self.plan.terms.needed.contains(&Name(path.as_bytes().to_vec())) {
             return Ok(false);
         }
-        if is_dir {
+        if is_dir && self.plan.terms.roots[number].kind != RootKind::Postgres {
             self.find_border(number, inner)?;
         }
         let Some((place, at)) = self.plan.terms.roots[number].place(inner, &self.plan.terms.places) else {
@@ -297,6 +302,10 @@ impl<'a> Survey<'a> {
         self.needs[place].1 += 1;
         if !is_selected {
             return Ok(false);
+        }
+        if self.plan.terms.roots[number].kind == RootKind::Postgres {
+            // What becomes of the database stands in the plan; its dump stands nowhere.
+            return Ok(true);
         }
         self.plan.counts.entries += 1;
         self.plan.counts.files += u64::from(record.kind() == EntryKind::File);

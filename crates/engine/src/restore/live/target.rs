@@ -11,6 +11,7 @@ use lifeboat_format::record::{Head, Source};
 use super::database::{log_of, patterns};
 use super::name::{Name, below};
 use super::plan::PlannedRoot;
+use super::servers;
 use super::terms::{Root, RootKind, Terms, parse_only};
 use super::{Host, LiveRequest};
 use crate::config::{self, AppConfig, Carried};
@@ -59,7 +60,12 @@ pub(super) fn find<'a>(archive: &'a Archive, request: &'a LiveRequest, host: &Ho
             continue;
         }
         let globs = if globs.iter().any(|glob| glob.is_none()) { Vec::new() } else { globs };
-        targets.add(source, globs.into_iter().flatten().cloned().collect())?;
+        let globs: Vec<String> = globs.into_iter().flatten().cloned().collect();
+        if source.kind == "postgres" {
+            targets.add_databases(source, globs, host.data_dir)?;
+        } else {
+            targets.add(source, globs)?;
+        }
     }
     targets.part_databases();
     refuse_overlap(&targets.roots)?;
@@ -106,7 +112,7 @@ fn parse_all(only: &[String], head: &Head, app: Option<&AppConfig>) -> Result<Ve
             .next(format!("{meant}its sources are: {}", names.join(", "))));
         };
         for (source, patterns) in part {
-            if matches!(app.sources.get(source), Some(config::Source::Sqlite(_))) {
+            if matches!(app.sources.get(source), Some(config::Source::Sqlite(_) | config::Source::Postgres(_))) {
                 let what =
                     format!("--only {name}: it holds tables of {source}, and single tables cannot be restored yet");
                 return Err(Error::new(ErrorKind::Usage, what)
@@ -155,7 +161,11 @@ impl Targets<'_> {
         let recorded = source.root_bytes()?.map(|root| PathBuf::from(OsStr::from_bytes(&root)));
         let configured =
             self.app.filter(|_| self.is_configured).and_then(|app| find_configured(app, source, recorded.as_deref()));
-        let root = configured.map(|source| source.root().to_owned()).or(recorded).filter(|root| root.is_absolute());
+        let root = configured
+            .and_then(config::Source::root)
+            .map(Path::to_owned)
+            .or(recorded)
+            .filter(|root| root.is_absolute());
         let root = root.ok_or_else(|| {
             Error::new(ErrorKind::Usage, format!("the archive does not say where the source {} stood", source.name))
                 .state(NOTHING)
@@ -195,6 +205,32 @@ impl Targets<'_> {
         Ok(())
     }
 
+    /// Databases of a server: what is unpacked is their dumps, below our own data.
+    fn add_databases(&mut self, source: &Source, only: Vec<String>, data_dir: &Path) -> Result<()> {
+        // `--only` has the name of a database where it has a pattern of files elsewhere.
+        let only = only.iter().map(|name| servers::pattern_of(source, name.trim_start_matches('/')));
+        let configured = self.app.and_then(|app| app.sources.get(&source.name));
+        let server = match configured {
+            Some(config::Source::Postgres(postgres)) => postgres.server.name(),
+            _ => String::new(),
+        };
+        self.planned.push(PlannedRoot {
+            source: source.name.clone(),
+            root: server,
+            is_configured: self.is_configured,
+            exists: true,
+        });
+        self.roots.push(Root {
+            source: Name(source.name.as_bytes().to_vec()),
+            kind: RootKind::Postgres,
+            at: Some(Name(source.place().into_bytes())),
+            path: Name::of(&resolve(data_dir)?.join(format!("{}.dumps", source.name))),
+            only: only.collect::<Result<_>>()?,
+            ..Root::default()
+        });
+        Ok(())
+    }
+
     /// A database that lies in a root of files is no part of it, whether it is restored or not.
     fn part_databases(&mut self) {
         let is_database = |root: &&Root| root.kind == RootKind::Sqlite;
@@ -202,7 +238,7 @@ impl Targets<'_> {
             self.roots.iter().filter(is_database).map(|root| root.path.as_path().to_owned()).collect();
         let configured = self.app.into_iter().flat_map(|app| app.sources.values()).filter_map(|source| match source {
             config::Source::Sqlite(source) => Some(resolve(&source.path).unwrap_or_else(|_| source.path.clone())),
-            config::Source::Files(_) => None,
+            config::Source::Files(_) | config::Source::Postgres(_) => None,
         });
         let all: Vec<PathBuf> = restored.iter().cloned().chain(configured).collect();
         for root in self.roots.iter_mut().filter(|root| root.kind == RootKind::Files) {
@@ -220,7 +256,7 @@ impl Targets<'_> {
 /// The configured source of the same name and kind, else the one at the same root.
 fn find_configured<'a>(app: &'a AppConfig, source: &Source, root: Option<&Path>) -> Option<&'a config::Source> {
     let is_kind = |configured: &&config::Source| configured.kind() == source.kind;
-    let by_root = || app.sources.values().filter(is_kind).find(|configured| Some(configured.root()) == root);
+    let by_root = || app.sources.values().filter(is_kind).find(|configured| configured.root() == root);
     app.sources.get(&source.name).filter(is_kind).or_else(by_root)
 }
 
@@ -251,10 +287,11 @@ fn resolve(path: &Path) -> Result<PathBuf> {
 }
 
 fn refuse_overlap(roots: &[Root]) -> Result<()> {
+    let roots: Vec<&Root> = roots.iter().filter(|root| root.kind != RootKind::Postgres).collect();
     for (number, root) in roots.iter().enumerate() {
         // A database in a root of files was left out there.
         let is_parted = |other: &Root| other.kind != root.kind && other.path != root.path;
-        let overlaps = |other: &&Root| overlap(&root.path.0, &other.path.0) && !is_parted(other);
+        let overlaps = |other: &&&Root| overlap(&root.path.0, &other.path.0) && !is_parted(other);
         if let Some(other) = roots[..number].iter().find(overlaps) {
             return Err(Error::new(ErrorKind::Usage, format!("{} and {} overlap", other.path, root.path))
                 .state(NOTHING)
@@ -300,5 +337,6 @@ pub(super) fn lock_key(targets: &Targets<'_>) -> String {
 
 /// Whether a root of `terms` lies at, above or below `path`.
 pub(super) fn touches(terms: &Terms, path: &Path) -> bool {
-    terms.roots.iter().any(|root| overlap(&root.path.0, path.as_os_str().as_bytes()))
+    let mut in_files = terms.roots.iter().filter(|root| root.kind != RootKind::Postgres);
+    in_files.any(|root| overlap(&root.path.0, path.as_os_str().as_bytes()))
 }

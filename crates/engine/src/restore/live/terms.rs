@@ -11,6 +11,8 @@ use lifeboat_format::path::{EntryPath, shown};
 use serde::{Deserialize, Serialize};
 
 use super::name::{Name, below, join};
+use crate::pg::inplace::InPlace;
+use crate::pg::swap::Swap;
 use crate::report::Selection;
 use crate::restore::fill::Layout;
 use crate::source::matcher::Matcher;
@@ -67,6 +69,8 @@ pub(super) enum RootKind {
     #[default]
     Files,
     Sqlite,
+    /// Dumps of databases of a server, which are unpacked and stand nowhere.
+    Postgres,
 }
 
 /// One source: where it stands, and what of it is restored.
@@ -101,6 +105,16 @@ pub(super) struct Root {
     pub(super) borders: Vec<(Name, usize)>,
 }
 
+/// A database that is restored over itself.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+pub(super) struct Over {
+    pub(super) database: InPlace,
+    /// The dump that it becomes.
+    pub(super) dump: Name,
+    /// The dump of what it was, once that is made.
+    pub(super) kept: Name,
+}
+
 /// All of it.
 #[derive(Clone, Debug, Default, Serialize, Deserialize)]
 pub(super) struct Terms {
@@ -110,6 +124,12 @@ pub(super) struct Terms {
     /// Entries that are staged though they are not restored themselves:
     /// directories above what is, and files that it is another name of.
     pub(super) needed: HashSet<Name>,
+    /// The databases that are exchanged on servers.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub(super) servers: Vec<Swap>,
+    /// The databases that are restored over themselves, with where their dumps are.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub(super) in_place: Vec<Over>,
     /// The archive's device and inode: it may lie in a root, and stays.
     pub(super) archive: (u64, u64),
 }

@@ -158,7 +158,8 @@ pub(super) fn crossed_walls(file: &File) -> Vec<String> {
 /// Threads that are started elsewhere than in the files that may; unit tests are free.
 pub(super) fn stray_threads(file: &File) -> Vec<String> {
     let product = file.text.split("#[cfg(test)]\nmod tests {").next().unwrap_or("");
-    let is_product = file.path.contains("/src/") && !file.path.ends_with("/tests.rs");
+    let is_test = file.path.ends_with("/tests.rs") || file.path.contains("/tests/");
+    let is_product = file.path.contains("/src/") && !is_test;
     if !is_product || STARTERS.contains(&file.path.as_str()) {
         return Vec::new();
     }
@@ -268,7 +269,10 @@ fn crossed_walls_are_found() {
 fn each_other_rule_finds_what_it_is_for() {
     assert_eq!(stray_threads(&file("crates/store/src/lib.rs", "std::thread::scope(|s| s.spawn(work))")).len(), 2);
     assert_eq!(stray_threads(&file(STARTERS[0], "std::thread::scope(|s| s.spawn(work))")).len(), 0);
-    assert_eq!(stray_threads(&file("crates/a/src/b/tests.rs", "std::thread::scope(|s| s.spawn(work))")).len(), 0);
+    for tests in ["tests.rs", "tests/c.rs"] {
+        let path = format!("crates/a/src/b/{tests}");
+        assert_eq!(stray_threads(&file(&path, "std::thread::scope(|s| s.spawn(work))")).len(), 0);
+    }
     assert_eq!(stray_threads(&file("crates/a/src/b.rs", "#[cfg(test)]\nmod tests { s.spawn(x) }")).len(), 0);
 
     assert_eq!(too_long(&file("a.rs", &"\n".repeat(LINES_MAX))).len(), 0);

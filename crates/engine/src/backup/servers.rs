@@ -1,0 +1,288 @@
+//! Sources of the kind `postgres`: reached before anything stands still, pinned
+//! while it does, dumped from then on, and their rows counted beside that.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::io::{Cursor, Read};
+use std::path::Path;
+use std::sync::atomic::AtomicBool;
+use std::sync::{Arc, Mutex, PoisonError};
+use std::thread::{Builder, Scope, ScopedJoinHandle};
+use std::time::{Duration, Instant};
+
+use jiff::Timestamp;
+use lifeboat_format::path::EntryPath;
+use lifeboat_format::record::{self, Postgres, PostgresDatabase, Role, Rows};
+
+use super::gather::{self, Dumped, Failures};
+use super::subject::Job;
+use crate::config::DumpFormat;
+use crate::config::PostgresSource;
+use crate::pg::dump::{self, Dump, GLOBALS, Manner, PLAIN_END};
+use crate::pg::pin::{Member, Point, Reached};
+use crate::pg::{count, facts, globals};
+use crate::report::{DatabaseReport, Watch};
+use crate::source::streamed::{Seen, Start, Streamed};
+use crate::{Cancel, Error, ErrorKind, Problem, ProblemClass, Result};
+
+/// A source whose server was reached.
+pub(super) struct Server {
+    name: String,
+    source: PostgresSource,
+    reached: Reached,
+    /// The moment that it is pinned at.
+    point: Option<Point>,
+}
+
+/// Dumps that are under way, and what is still to be found out beside them.
+pub(super) struct Begun {
+    pub(super) dumped: Dumped,
+    pub(super) counting: Counting,
+}
+
+/// The sessions in which the rows of a source are counted. They hold the
+/// snapshots, and end when that is done.
+pub(super) struct Counting {
+    source: String,
+    /// None where nothing is counted.
+    members: Vec<(Member, BTreeSet<String>)>,
+}
+
+/// The rows of each database of a source.
+pub(super) type Counted = BTreeMap<String, Vec<BTreeMap<String, Rows>>>;
+
+/// How every source of `job` is dumped.
+#[derive(Clone, Copy)]
+pub(super) struct How<'a> {
+    pub(super) is_schema_only: bool,
+    pub(super) exclude_tables: &'a [String],
+    /// How long a lock may be waited for, where that is less than configured.
+    pub(super) patience: Option<Duration>,
+    /// Whether what was pinned is what must be dumped, because services stood still.
+    pub(super) was_frozen: bool,
+}
+
+/// Where a source is, for messages.
+fn root(source: &PostgresSource) -> String {
+    source.server.name()
+}
+
+/// Opens sessions with all databases of all sources.
+pub(super) fn reach(job: &Job<'_>, cancel: &Cancel, failures: &mut Failures) -> Result<Vec<Server>> {
+    let mut servers = Vec::new();
+    for (name, source) in &job.servers {
+        let reached = failures.keep(name, Path::new(&root(source)), Reached::reach(source, cancel))?;
+        let (name, source) = (name.clone(), source.clone());
+        servers.extend(reached.map(|reached| Server { name, source, reached, point: None }));
+    }
+    Ok(servers)
+}
+
+/// Pins all databases of `servers`. With `patience` no lock is waited for longer
+/// than that, all together.
+///
+/// # Errors
+/// [`ErrorKind::Locked`] where one stays locked for `patience`, then none is pinned; or on cancel.
+pub(super) fn pin(
+    servers: &mut [Server],
+    patience: Option<Duration>,
+    now: &dyn Fn() -> Timestamp,
+    cancel: &Cancel,
+    failures: &mut Failures,
+) -> Result<()> {
+    let began = Instant::now();
+    for at in 0..servers.len() {
+        let server = &mut servers[at];
+        let left = patience.map(|patience| patience.saturating_sub(began.elapsed()));
+        match server.reached.pin(left, now, cancel) {
+            Err(error) if error.kind() == ErrorKind::Locked && patience.is_some() => {
+                servers.iter_mut().for_each(|server| server.reached.let_go());
+                return Err(error);
+            }
+            pinned => server.point = failures.keep(&server.name, Path::new(&root(&server.source)), pinned)?,
+        }
+    }
+    Ok(())
+}
+
+/// Begins the dumps of all databases that are pinned, those of one source after
+/// those of another.
+pub(super) fn begin(
+    servers: Vec<Server>,
+    how: How<'_>,
+    now: &dyn Fn() -> Timestamp,
+    (seen, started): (&Seen, Timestamp),
+    watch: Watch<'_>,
+    failures: &mut Failures,
+) -> Result<Vec<Begun>> {
+    let mut all = Vec::new();
+    for server in servers {
+        let (name, at) = (server.name.clone(), root(&server.source));
+        if let Some(point) = server.point {
+            let begun = server.begin(point, how, now, (seen, started), watch);
+            all.extend(failures.keep(&name, Path::new(&at), begun)?);
+        }
+    }
+    Ok(all)
+}
+
+impl Server {
+    fn begin(
+        mut self,
+        point: Point,
+        how: How<'_>,
+        now: &dyn Fn() -> Timestamp,
+        (seen, started): (&Seen, Timestamp),
+        watch: Watch<'_>,
+    ) -> Result<Begun> {
+        let manner = Manner { format: self.source.format, is_schema_only: how.is_schema_only, is_compressed: false };
+        let begun =
+            dump::begin(&mut self.reached, point, (manner, how.exclude_tables, how.patience), now, watch.cancel)?;
+        if begun.is_another && how.was_frozen {
+            let message = "read while everything ran: a table was about to be changed, so that it had to be begun anew";
+            watch.monitor.problem(Problem::new(ProblemClass::Unfrozen, self.name.as_bytes(), message));
+        }
+        let place = EntryPath::new(record::Source::usual_place("postgres", &self.name))?;
+        let (facts, left_out) = self.look(&place, manner, how, watch.cancel)?;
+        let at = begun.point;
+        let mut items = Vec::new();
+        for (database, Dump { content }) in facts.databases.iter().zip(begun.dumps) {
+            let path = EntryPath::new(database.path.as_bytes())?;
+            let item = Streamed::new(path, &self.name, at.first, once(content), seen);
+            items.push(if manner.written() == DumpFormat::Plain { item.ends_with(PLAIN_END) } else { item });
+        }
+        if self.source.has_globals {
+            let script = globals::script(&self.name, &facts.roles).into_bytes();
+            let path = place.join(GLOBALS.as_bytes())?;
+            items.push(Streamed::new(path, &self.name, at.first, once(Box::new(Cursor::new(script))), seen));
+        }
+        let mut description = gather::describe(&self.name, "postgres", None, started);
+        description.point = Some(at.first);
+        description.details.postgres = Some(facts);
+        let members = self.reached.members.into_iter().zip(left_out);
+        // Of a structure alone there is nothing to count: the sessions end here.
+        let members = if how.is_schema_only { Vec::new() } else { members.collect() };
+        let counting = Counting { source: self.name, members };
+        Ok(Begun { dumped: Dumped { description, place, items }, counting })
+    }
+
+    /// What is recorded of the databases but their rows, and the tables that are left out of each.
+    fn look(
+        &mut self,
+        place: &EntryPath,
+        manner: Manner,
+        how: How<'_>,
+        cancel: &Cancel,
+    ) -> Result<(Postgres, Vec<BTreeSet<String>>)> {
+        let (mut databases, mut left_out, mut names) = (Vec::new(), Vec::new(), BTreeSet::new());
+        for member in &mut self.reached.members {
+            let without = dump::left_out(&member.tables, how.exclude_tables);
+            let without: BTreeSet<String> = without.into_iter().map(facts::Table::full_name).collect();
+            let database = &member.database;
+            databases.push(PostgresDatabase {
+                name: database.name.clone(),
+                path: place.join(manner.entry_name(&database.name).as_bytes())?.to_string(),
+                format: manner.written().word().to_owned(),
+                attributes: database.attributes.clone(),
+                size_bytes: database.size_bytes.unwrap_or(0),
+                tables: BTreeMap::new(),
+                excluded_tables: if how.is_schema_only { Vec::new() } else { without.iter().cloned().collect() },
+                extensions: facts::extensions(&mut member.session, cancel)?,
+            });
+            left_out.push(without);
+            if self.source.has_globals {
+                names.extend(facts::named_roles(&mut member.session, cancel)?);
+            }
+        }
+        let names: Vec<String> = names.into_iter().collect();
+        let roles: Vec<Role> = match self.reached.members.first_mut() {
+            Some(member) if !names.is_empty() => facts::roles(&mut member.session, &names, cancel)?,
+            _ => Vec::new(),
+        };
+        let (server_version, schema_only) = (self.reached.version, how.is_schema_only);
+        Ok((Postgres { server_version, schema_only, databases, roles }, left_out))
+    }
+}
+
+/// A stream that was begun already: it can be had once.
+fn once(content: Box<dyn Read + Send>) -> Start {
+    let content = Mutex::new(Some(content));
+    Arc::new(move || {
+        let taken = content.lock().unwrap_or_else(PoisonError::into_inner).take();
+        taken.ok_or_else(|| Error::new(ErrorKind::Failed, "it was read already"))
+    })
+}
+
+/// Counts that are under way.
+pub(super) struct Running<'scope>(Vec<(String, Vec<ScopedJoinHandle<'scope, Result<BTreeMap<String, Rows>>>>)>);
+
+/// Counts the rows of all databases, each in a thread of `scope`, until all are
+/// counted, the time for it is over, or `is_over` says so.
+pub(super) fn count<'scope, 'env>(
+    all: Vec<Counting>,
+    scope: &'scope Scope<'scope, 'env>,
+    is_over: &'scope AtomicBool,
+    cancel: &'scope Cancel,
+) -> Running<'scope> {
+    let mut running = Vec::new();
+    for Counting { source, members } in all {
+        let mut threads = Vec::new();
+        for (member, left_out) in members {
+            let count = move || {
+                let Member { mut session, tables, .. } = member;
+                let is_left_out = |table: &facts::Table| left_out.contains(&table.full_name());
+                count::count(&mut session, &tables, is_left_out, count::BUDGET, is_over, cancel)
+            };
+            // Without a thread, nothing is known of its rows.
+            threads.extend(Builder::new().spawn_scoped(scope, count));
+        }
+        running.push((source, threads));
+    }
+    Running(running)
+}
+
+impl Running<'_> {
+    /// Waits for all of them.
+    ///
+    /// # Errors
+    /// On cancel.
+    pub(super) fn join(self) -> Result<Counted> {
+        let mut counted = BTreeMap::new();
+        for (source, threads) in self.0 {
+            let rows: Result<Vec<_>> =
+                threads.into_iter().map(|thread| thread.join().unwrap_or_else(|_| Ok(BTreeMap::new()))).collect();
+            counted.insert(source, rows?);
+        }
+        Ok(counted)
+    }
+}
+
+/// Puts the rows that were `counted` into the records of `sources`.
+pub(super) fn fill(sources: &mut [record::Source], mut counted: Counted) {
+    for source in sources {
+        let Some(postgres) = &mut source.details.postgres else { continue };
+        let rows = counted.remove(&source.name).unwrap_or_default();
+        for (database, rows) in postgres.databases.iter_mut().zip(rows) {
+            database.tables = rows;
+        }
+    }
+}
+
+/// What is told of the databases of `sources`; their sizes are those of the dumps that were `seen`.
+pub(super) fn reports(sources: &[record::Source], seen: &Seen) -> Vec<DatabaseReport> {
+    let mut reports = Vec::new();
+    for source in sources {
+        for database in source.details.postgres.iter().flat_map(|postgres| &postgres.databases) {
+            let path = EntryPath::new(database.path.as_bytes()).ok();
+            reports.push(DatabaseReport {
+                source: source.name.clone(),
+                database: Some(database.name.clone()),
+                size_bytes: path.and_then(|path| seen.bytes(&path)).unwrap_or(0),
+                tables: database.tables.len() as u64,
+                rows: database.tables.values().map(|rows| rows.rows).sum(),
+                is_estimated: database.tables.values().any(|rows| rows.estimated),
+                excluded_tables: database.excluded_tables.clone(),
+            });
+        }
+    }
+    reports
+}

@@ -1,0 +1,300 @@
+//! Exchanging databases: the staged ones take the names of the live ones in
+//! one transaction of renames. Each is known by its OID, whatever its name is,
+//! so that doing and undoing may be repeated.
+
+use std::thread;
+use std::time::{Duration, Instant};
+
+use serde::{Deserialize, Serialize};
+
+use super::facts::{self, shown};
+use super::{Server, Session, ident, quoted};
+use crate::{Cancel, Error, ErrorKind, Result};
+
+/// The longest name of a database, in bytes (NAMEDATALEN).
+pub(crate) const NAME_MAX: usize = 63;
+/// How much of the database's own name stands in names that are made from it.
+const OWN_NAME_MAX: usize = 40;
+/// How long sessions are ended until no new one comes.
+const END_MAX: Duration = Duration::from_secs(30);
+/// How long none must be there.
+const QUIET: Duration = Duration::from_secs(1);
+const NAP: Duration = Duration::from_millis(100);
+
+/// One database of a restore, with both its sides.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub(crate) struct Exchange {
+    /// Its source in the snapshot.
+    pub(crate) source: String,
+    /// The name under which it is used.
+    pub(crate) live: String,
+    /// The name of the one that comes, as long as it is not live.
+    pub(crate) staged: String,
+    /// The name of the one that goes, once it is not live any more.
+    pub(crate) was: String,
+    /// The OID of the one that comes; `None`: none does.
+    pub(crate) new: Option<u32>,
+    /// The OID of the one that goes; `None`: there was none.
+    pub(crate) old: Option<u32>,
+}
+
+/// The databases of one server that are exchanged together.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub(crate) struct Swap {
+    pub(crate) server: Server,
+    pub(crate) databases: Vec<Exchange>,
+}
+
+/// The name of the staged database of a restore.
+pub(crate) fn staged_name(database: &str, id: &str) -> String {
+    named(database, "lb", id)
+}
+
+/// The name of what the restore replaced.
+pub(crate) fn replaced_name(database: &str, id: &str) -> String {
+    named(database, "was", id)
+}
+
+fn named(database: &str, what: &str, id: &str) -> String {
+    let own = &database[..database.floor_char_boundary(OWN_NAME_MAX)];
+    let name = format!("{own}__{what}_{}", &id[..id.len().min(8)]);
+    debug_assert!(name.len() <= NAME_MAX, "the parts are that short");
+    name
+}
+
+/// What our sessions of a restore are called.
+pub(crate) fn application(id: &str) -> String {
+    format!("lifeboat-{}", &id[..id.len().min(8)])
+}
+
+impl Swap {
+    fn session(&self, id: &str) -> Result<Session> {
+        Session::open(&self.server.route()?, &self.server.maintenance_db, &application(id))
+    }
+
+    /// The sides that have an OID.
+    fn oids(&self) -> Vec<u32> {
+        self.databases.iter().flat_map(|exchange| [exchange.old, exchange.new]).flatten().collect()
+    }
+
+    /// Lets nobody into any of them, and ends the sessions that are there,
+    /// until none has come for a second.
+    ///
+    /// # Errors
+    /// When one of them does not end, with who it is; or on cancel.
+    pub(crate) fn keep_out(&self, id: &str, cancel: &Cancel) -> Result<()> {
+        let mut session = self.session(id)?;
+        let oids = self.oids();
+        for oid in &oids {
+            allow(&mut session, *oid, false, cancel)?;
+        }
+        end_sessions(&mut session, &oids, QUIET, cancel)
+    }
+
+    /// Lets everyone into the live ones, and nobody into the others.
+    ///
+    /// # Errors
+    /// The server's.
+    pub(crate) fn let_in(&self, id: &str, cancel: &Cancel) -> Result<()> {
+        let mut session = self.session(id)?;
+        for exchange in &self.databases {
+            for oid in [exchange.old, exchange.new].into_iter().flatten() {
+                let Some(database) = facts::database_by_oid(&mut session, oid, cancel)? else { continue };
+                allow(&mut session, oid, database.name == exchange.live, cancel)?;
+            }
+        }
+        Ok(())
+    }
+
+    /// Gives all of them their new names, or (`is_forward` false) their old
+    /// ones, in one transaction. What has its name already is left alone.
+    ///
+    /// # Errors
+    /// When one is neither here nor there, or the server refuses.
+    pub(crate) fn rename(&self, is_forward: bool, id: &str, cancel: &Cancel) -> Result<()> {
+        let mut session = self.session(id)?;
+        let mut statements = Vec::new();
+        for exchange in &self.databases {
+            let (goes, away, comes, home) = if is_forward {
+                (exchange.old, &exchange.was, exchange.new, &exchange.staged)
+            } else {
+                (exchange.new, &exchange.staged, exchange.old, &exchange.was)
+            };
+            let goes = goes.map(|oid| name_of(&mut session, oid, &exchange.live, is_forward, cancel)).transpose()?;
+            let comes = comes.map(|oid| name_of(&mut session, oid, &exchange.live, true, cancel)).transpose()?;
+            if goes.flatten().is_some_and(|name| name == exchange.live) {
+                statements.push(rename(&exchange.live, away));
+            }
+            match comes.flatten() {
+                Some(name) if name == *home => statements.push(rename(home, &exchange.live)),
+                Some(name) if name != exchange.live => {
+                    let what = format!("{} was renamed to {} by something else", shown(home), quoted(&name));
+                    return Err(Error::new(ErrorKind::Failed, what));
+                }
+                _ => {}
+            }
+        }
+        if statements.is_empty() {
+            return Ok(());
+        }
+        session.run(&format!("BEGIN; {}; COMMIT", statements.join("; ")), cancel)
+    }
+
+    /// Drops those that come, where they are not live: they were not needed after all.
+    ///
+    /// # Errors
+    /// The server's.
+    pub(crate) fn drop_staged(&self, id: &str) -> Result<()> {
+        let mut session = self.session(id)?;
+        // What a program of ours that was ended still does there.
+        let sql = "SELECT pg_terminate_backend(pid) FROM pg_stat_activity \
+                   WHERE application_name = $1 AND usename = current_user AND pid <> pg_backend_pid()";
+        session.rows(sql, &[&application(id)], &Cancel::new())?;
+        let named = self.databases.iter().map(|exchange| (&exchange.staged, exchange.new));
+        drop_all(&mut session, named)
+    }
+
+    /// Drops those that went.
+    ///
+    /// # Errors
+    /// The server's.
+    pub(crate) fn drop_replaced(&self, id: &str) -> Result<()> {
+        let replaced = self.databases.iter().filter(|exchange| exchange.old.is_some());
+        drop_all(&mut self.session(id)?, replaced.map(|exchange| (&exchange.was, exchange.old)))
+    }
+
+    /// The exchange that puts back what this one replaced (`is_returned`: what
+    /// its rollback took back), made for what is live by now.
+    ///
+    /// # Errors
+    /// When what was kept is not there any more.
+    pub(crate) fn reversed(&self, is_returned: bool, id: &str, cancel: &Cancel) -> Result<Self> {
+        let mut session = self.session(id)?;
+        let mut databases = Vec::new();
+        for exchange in &self.databases {
+            let (kept, name) =
+                if is_returned { (exchange.new, &exchange.staged) } else { (exchange.old, &exchange.was) };
+            if let Some(oid) = kept {
+                let there = facts::database_by_oid(&mut session, oid, cancel)?;
+                if there.is_none_or(|there| there.name != *name) {
+                    let what = format!("{} of {} is not what was kept there", shown(name), self.server.name());
+                    return Err(Error::new(ErrorKind::Usage, what).state("nothing was changed"));
+                }
+            }
+            let live = facts::database(&mut session, &exchange.live, cancel)?;
+            databases.push(Exchange {
+                source: exchange.source.clone(),
+                live: exchange.live.clone(),
+                staged: name.clone(),
+                was: replaced_name(&exchange.live, id),
+                new: kept,
+                old: live.map(|live| live.oid),
+            });
+        }
+        Ok(Self { server: self.server.clone(), databases })
+    }
+}
+
+fn rename(from: &str, to: &str) -> String {
+    format!("ALTER DATABASE {} RENAME TO {}", ident(from), ident(to))
+}
+
+/// What the database with this OID is called. It may be gone only where it goes (`may_be_gone`).
+fn name_of(session: &mut Session, oid: u32, live: &str, must_be: bool, cancel: &Cancel) -> Result<Option<String>> {
+    match facts::database_by_oid(session, oid, cancel)? {
+        Some(database) => Ok(Some(database.name)),
+        None if must_be => Err(Error::new(
+            ErrorKind::RollbackIncomplete,
+            format!("a side of {} was dropped by something else", shown(live)),
+        )),
+        None => Ok(None),
+    }
+}
+
+fn allow(session: &mut Session, oid: u32, is_allowed: bool, cancel: &Cancel) -> Result<()> {
+    let Some(database) = facts::database_by_oid(session, oid, cancel)? else { return Ok(()) };
+    if database.allows_connections == is_allowed {
+        return Ok(());
+    }
+    session.run(&format!("ALTER DATABASE {} ALLOW_CONNECTIONS {is_allowed}", ident(&database.name)), cancel)
+}
+
+/// Who else has a session: pid, user, application, state.
+fn sessions(session: &mut Session, oids: &[u32], cancel: &Cancel) -> Result<Vec<(i32, String)>> {
+    let sql = "SELECT a.pid, concat_ws(', ', 'pid ' || a.pid, 'user ' || a.usename, nullif(a.application_name, ''), a.state, \
+               a.backend_type) FROM pg_stat_activity a WHERE a.datid = ANY($1) AND a.pid <> pg_backend_pid() ORDER BY 1";
+    Ok(session.rows(sql, &[&oids], cancel)?.iter().map(|row| (row.get(0), row.get(1))).collect())
+}
+
+/// Ends all sessions in these databases, until none has been there for as long as `quiet`.
+fn end_sessions(session: &mut Session, oids: &[u32], quiet: Duration, cancel: &Cancel) -> Result<()> {
+    let began = Instant::now();
+    let mut quiet_since: Option<Instant> = None;
+    loop {
+        cancel.check()?;
+        let there = sessions(session, oids, cancel)?;
+        if there.is_empty() {
+            if quiet_since.get_or_insert_with(Instant::now).elapsed() >= quiet {
+                return Ok(());
+            }
+        } else {
+            quiet_since = None;
+            if began.elapsed() > END_MAX {
+                let who: Vec<&str> = there.iter().map(|(_, who)| who.as_str()).collect();
+                return Err(Error::new(
+                    ErrorKind::InUse,
+                    format!("a session does not end: {}", quoted(&who.join("; "))),
+                )
+                .next("stop what uses the database, or name what stops it under `services` in lifeboat.yaml"));
+            }
+            let pids: Vec<i32> = there.iter().map(|(pid, _)| *pid).collect();
+            session.rows("SELECT pg_terminate_backend(p) FROM unnest($1::int[]) p", &[&pids], cancel)?;
+        }
+        thread::sleep(NAP);
+    }
+}
+
+/// Ends the sessions of others in one database.
+///
+/// # Errors
+/// When one does not end.
+pub(super) fn end_sessions_in(session: &mut Session, oid: u32, cancel: &Cancel) -> Result<()> {
+    end_sessions(session, &[oid], Duration::ZERO, cancel)
+}
+
+/// Drops the databases with these names, each only if it has the OID that is
+/// known of it. Not to be stopped: what is half cleared away helps nobody.
+fn drop_all<'a>(session: &mut Session, named: impl Iterator<Item = (&'a String, Option<u32>)>) -> Result<()> {
+    let cancel = Cancel::new();
+    for (name, oid) in named {
+        let there = facts::database(session, name, &cancel)?;
+        if let Some(there) = there.filter(|there| oid.is_none_or(|oid| oid == there.oid)) {
+            drop_database(session, name, there.oid, &cancel)?;
+        }
+    }
+    Ok(())
+}
+
+/// Drops a database, with all sessions in it.
+///
+/// # Errors
+/// The server's, or when a session does not end.
+pub(crate) fn drop_database(session: &mut Session, name: &str, oid: u32, cancel: &Cancel) -> Result<()> {
+    allow(session, oid, false, cancel)?;
+    end_sessions(session, &[oid], Duration::ZERO, cancel)?;
+    session.run(&format!("DROP DATABASE {}", ident(name)), cancel)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn names_fit_and_keep_their_letters_whole() {
+        assert_eq!(staged_name("shop", "0123456789abcdef"), "shop__lb_01234567");
+        let long = "ä".repeat(31);
+        let name = replaced_name(&long, "0123456789abcdef");
+        assert_eq!(name, format!("{}__was_01234567", "ä".repeat(20)));
+        assert!(name.len() <= NAME_MAX);
+    }
+}

@@ -1,0 +1,571 @@
+//! Databases of PostgreSQL servers in a restore in place: what the plan says
+//! of them, how they are staged beside the live ones, exchanged, and put back.
+//! Their dumps are unpacked and compared as any entries are, into a folder of
+//! the data directory.
+
+use lifeboat_format::archive::Archive;
+use lifeboat_format::record::{Head, Postgres, PostgresDatabase, Role, Source};
+use serde::Serialize;
+
+use super::LiveRequest;
+use super::journal::{Phase, Story};
+use super::name::Name;
+use super::plan::LivePlan;
+use super::step::{REMOVED, SWAP};
+use super::target::Targets;
+use super::terms::{Over, Root, RootKind, Terms, absolute};
+use crate::pg::facts::{self, Database};
+use crate::pg::inplace::{self, InPlace};
+use crate::pg::stage::{self, Staging};
+use crate::pg::swap::{self, Exchange, Swap};
+use crate::pg::{Server, Session, Tools, literal, quoted};
+use crate::report::Watch;
+use crate::size::size;
+use crate::{Cancel, Error, ErrorKind, Result, config, workers};
+
+/// Databases that every server has, to work from.
+const MAINTENANCE_DBS: [&str; 2] = ["postgres", "template1"];
+
+/// A database of a plan.
+#[derive(Clone, Debug, Serialize)]
+pub struct PlannedDatabase {
+    /// Its source.
+    pub source: String,
+    /// Its server.
+    pub server: String,
+    /// Its name.
+    pub name: String,
+    /// Whether there is one, which would be replaced.
+    pub exists: bool,
+    /// Bytes on the server's disk of the one that is there.
+    pub live_bytes: Option<u64>,
+    /// Bytes that the backed up one took there.
+    pub snapshot_bytes: u64,
+    /// Sessions in it, which would be ended.
+    pub sessions: u64,
+    /// Bytes that are free where the server keeps it; `None` where that is not known.
+    pub free_bytes: Option<u64>,
+}
+
+impl PlannedDatabase {
+    /// Which it is, for people.
+    pub(super) fn place(&self) -> String {
+        format!("{} on {}", quoted(&self.name), self.server)
+    }
+
+    /// What becomes of it, for people.
+    #[must_use]
+    pub fn line(&self) -> String {
+        let (name, server) = (quoted(&self.name), &self.server);
+        if !self.exists {
+            return format!("create the database {name} on {server}");
+        }
+        let bytes = self.live_bytes.map(|bytes| format!(" ({})", size(bytes))).unwrap_or_default();
+        let sessions = match self.sessions {
+            0 => String::new(),
+            1 => ", and end 1 session in it".to_owned(),
+            more => format!(", and end {more} sessions in it"),
+        };
+        format!("replace the database {name}{bytes} on {server}{sessions}")
+    }
+}
+
+/// What is known of databases of one source.
+struct Wanted<'a> {
+    source: &'a Source,
+    recorded: &'a Postgres,
+    server: Server,
+    databases: Vec<&'a PostgresDatabase>,
+}
+
+/// The recorded databases of a source that a root restores.
+fn chosen<'a>(root: &Root, source: &Source, recorded: &'a Postgres) -> Vec<&'a PostgresDatabase> {
+    let is_chosen =
+        |database: &&PostgresDatabase| root.only.is_empty() || root.only.contains(&pattern(source, database));
+    recorded.databases.iter().filter(is_chosen).collect()
+}
+
+/// The pattern that selects just the dump of a database.
+fn pattern(source: &Source, database: &PostgresDatabase) -> String {
+    let inner = database.path.strip_prefix(&source.place()).unwrap_or(&database.path);
+    format!("/{}", crate::source::matcher::literal(inner.trim_start_matches('/')))
+}
+
+/// `--only SOURCE/DATABASE` as a pattern of the entry that is its dump.
+pub(super) fn pattern_of(source: &Source, database: &str) -> Result<String> {
+    let recorded = source.details.postgres.iter().flat_map(|postgres| &postgres.databases);
+    let names: Vec<&str> = recorded.clone().map(|database| database.name.as_str()).collect();
+    let found = recorded.into_iter().find(|recorded| recorded.name == database).ok_or_else(|| {
+        let meant =
+            config::nearest(database, &names).map(|meant| format!("did you mean {meant}? ")).unwrap_or_default();
+        Error::new(
+            ErrorKind::Usage,
+            format!("--only {}/{}: the snapshot has no such database", source.name, quoted(database)),
+        )
+        .state("nothing was written, and nothing was stopped")
+        .next(format!("{meant}its databases are: {}", names.join(", ")))
+    })?;
+    Ok(pattern(source, found))
+}
+
+/// The sources of databases that are restored.
+fn wanted<'a>(targets: &Targets<'a>, terms: &Terms) -> Result<Vec<Wanted<'a>>> {
+    let mut all = Vec::new();
+    for root in terms.roots.iter().filter(|root| root.kind == RootKind::Postgres) {
+        let head: &'a Head = targets.head;
+        let source = head.sources.iter().find(|source| source.name.as_bytes() == root.source.0);
+        let Some((source, recorded)) = source.and_then(|source| Some((source, source.details.postgres.as_ref()?)))
+        else {
+            continue;
+        };
+        let configured = targets.app.and_then(|app| match app.sources.get(&source.name) {
+            Some(config::Source::Postgres(postgres)) => Some(&postgres.server),
+            _ => None,
+        });
+        let server = configured.ok_or_else(|| {
+            Error::new(ErrorKind::Usage, format!("no server is configured for the source {}", source.name))
+                .state("nothing was written, and nothing was stopped")
+                .next("write the source into lifeboat.yaml, or restore one database with --only SOURCE/DATABASE --to-database NAME")
+        })?;
+        all.push(Wanted { source, recorded, server: server.clone(), databases: chosen(root, source, recorded) });
+    }
+    Ok(all)
+}
+
+/// Adds what would become of databases to a plan.
+pub(super) fn survey(
+    targets: &Targets<'_>,
+    request: &LiveRequest,
+    id: &str,
+    plan: &mut LivePlan,
+    cancel: &Cancel,
+) -> Result<()> {
+    for wanted in wanted(targets, &plan.terms)? {
+        let mut look = Look { request, id, plan, cancel };
+        look.source(&wanted)?;
+    }
+    Ok(())
+}
+
+struct Look<'a> {
+    request: &'a LiveRequest,
+    id: &'a str,
+    plan: &'a mut LivePlan,
+    cancel: &'a Cancel,
+}
+
+impl Look<'_> {
+    fn source(&mut self, wanted: &Wanted<'_>) -> Result<()> {
+        let mut server = wanted.server.clone();
+        let is_restored = |name: &str| wanted.databases.iter().any(|database| database.name == name);
+        // What is renamed cannot be worked from.
+        if is_restored(&server.maintenance_db) {
+            let other = MAINTENANCE_DBS.iter().find(|name| !is_restored(name));
+            server.maintenance_db = other.copied().unwrap_or_default().to_owned();
+        }
+        let opened =
+            server.route().and_then(|route| Session::open(&route, &server.maintenance_db, &swap::application(self.id)));
+        let mut session = match opened {
+            Ok(session) => session,
+            Err(error) => {
+                let next = error.next_step().unwrap_or("start the server").to_owned();
+                self.plan.refuse(ErrorKind::Failed, error.what(), next);
+                return Ok(());
+            }
+        };
+        self.server(wanted, &mut session)?;
+        let mut exchanges = Vec::new();
+        for recorded in &wanted.databases {
+            let live = facts::database(&mut session, &recorded.name, self.cancel)?;
+            if let Some(live) = &live {
+                self.rights(live, &mut session)?;
+                if !self.request.in_place {
+                    self.ties(live, &mut session)?;
+                }
+            }
+            self.line(wanted, recorded, live.as_ref(), &mut session)?;
+            if self.request.in_place {
+                self.over(wanted, recorded, live, &server);
+                continue;
+            }
+            exchanges.push(Exchange {
+                source: wanted.source.name.clone(),
+                live: recorded.name.clone(),
+                staged: swap::staged_name(&recorded.name, self.id),
+                was: swap::replaced_name(&recorded.name, self.id),
+                new: None,
+                old: live.map(|live| live.oid),
+            });
+        }
+        if exchanges.is_empty() {
+            return Ok(());
+        }
+        // All databases of a server change in one transaction, whichever source they belong to.
+        match self.plan.terms.servers.iter_mut().find(|swap| swap.server == server) {
+            Some(swap) => swap.databases.extend(exchanges),
+            None => self.plan.terms.servers.push(Swap { server, databases: exchanges }),
+        }
+        Ok(())
+    }
+
+    /// A database that is restored over itself.
+    fn over(&mut self, wanted: &Wanted<'_>, recorded: &PostgresDatabase, live: Option<Database>, server: &Server) {
+        let Some(live) = live else {
+            let what = format!("there is no {} to restore over", facts::shown(&recorded.name));
+            return self.plan.refuse(ErrorKind::Failed, what, "restore without --in-place, or create it empty first");
+        };
+        if recorded.format == "plain" {
+            let what =
+                format!("the dump of {} is SQL, which --in-place does not restore", facts::shown(&recorded.name));
+            return self.plan.refuse(ErrorKind::Usage, what, "restore without --in-place");
+        }
+        let terms = &self.plan.terms;
+        let Some((stage, path)) = place_of(terms, &wanted.source.name, recorded) else { return };
+        let database = InPlace {
+            server: server.clone(),
+            source: wanted.source.name.clone(),
+            name: recorded.name.clone(),
+            oid: live.oid,
+            rows: inplace::exact(&recorded.tables),
+        };
+        let flat: Vec<u8> = path.iter().map(|byte| if *byte == b'/' { b'.' } else { *byte }).collect();
+        let dump = Name::of(&absolute(&stage.join(SWAP), &path));
+        let kept = Name::of(&absolute(&stage.join(REMOVED), &flat));
+        self.plan.terms.in_place.push(Over { database, dump, kept });
+    }
+
+    /// What stands in the way, whichever database it is.
+    fn server(&mut self, wanted: &Wanted<'_>, session: &mut Session) -> Result<()> {
+        let version = facts::version(session, self.cancel)?;
+        let (here, there) = (facts::major(version), facts::major(wanted.recorded.server_version));
+        if here < there {
+            let what = format!(
+                "the snapshot is of PostgreSQL {there}, and {} is PostgreSQL {here}, which is older",
+                session.name()
+            );
+            self.plan.refuse(ErrorKind::Unsupported, what, "restore into a server of that version or a newer one");
+        }
+        if let Err(error) = Tools::find(here.max(there), wanted.server.bin_dir.as_deref(), self.cancel) {
+            let next = error.next_step().unwrap_or_default().to_owned();
+            self.plan.refuse(error.kind(), error.what(), next);
+        }
+        if session.value("SELECT pg_is_in_recovery()", self.cancel)?.as_deref() == Some("t") {
+            let what = format!("{} is a standby, which cannot be written to", session.name());
+            self.plan.refuse(ErrorKind::Failed, what, "restore into the primary server");
+        }
+        let creates = "SELECT rolsuper OR rolcreatedb FROM pg_roles WHERE rolname = current_user";
+        if !self.request.in_place && session.value(creates, self.cancel)?.as_deref() != Some("t") {
+            let what = format!("{} may not create databases on {}", quoted(session.user()), session.name());
+            self.plan.refuse(ErrorKind::Denied, what, "let it by `ALTER ROLE … CREATEDB`, or restore with --in-place");
+        }
+        let mut extensions: Vec<String> =
+            wanted.databases.iter().flat_map(|database| database.extensions.clone()).collect();
+        extensions.sort();
+        extensions.dedup();
+        let rows = session.rows("SELECT name::text FROM pg_available_extensions", &[], self.cancel)?;
+        let there: Vec<String> = rows.iter().map(|row| row.get(0)).collect();
+        let missing: Vec<String> = extensions.into_iter().filter(|name| !there.contains(name)).collect();
+        if !missing.is_empty() {
+            let what = format!("{} lacks the extension {}", session.name(), quoted(&missing.join(", ")));
+            self.plan.refuse(
+                ErrorKind::Failed,
+                what,
+                "install its package on the server, then run the same command again",
+            );
+        }
+        if !(self.request.no_owner && self.request.no_privileges) {
+            let names: Vec<String> = wanted.recorded.roles.iter().map(|role| role.name.clone()).collect();
+            let missing = facts::missing_roles(session, &names, self.cancel)?;
+            let known = &mut self.plan.roles;
+            known.extend(missing.into_iter().filter(|name| !known.contains(name)).collect::<Vec<_>>());
+        }
+        Ok(())
+    }
+
+    /// Whether we may exchange a database and end the sessions in it.
+    fn rights(&mut self, live: &Database, session: &mut Session) -> Result<()> {
+        let owner = literal(&live.attributes.owner);
+        let owns =
+            format!("SELECT rolsuper OR pg_has_role({owner}, 'MEMBER') FROM pg_roles WHERE rolname = current_user");
+        if session.value(&owns, self.cancel)?.as_deref() != Some("t") {
+            let what = format!(
+                "{} belongs to {}, and {} may not rename it",
+                facts::shown(&live.name),
+                quoted(&live.attributes.owner),
+                quoted(session.user())
+            );
+            self.plan.refuse(ErrorKind::Denied, what, "connect as its owner or as a superuser");
+        }
+        let strangers = format!(
+            "SELECT string_agg(DISTINCT a.usename::text, ', ') FROM pg_stat_activity a, pg_roles me, pg_roles r \
+             WHERE a.datid = {} AND me.rolname = current_user AND r.oid = a.usesysid AND NOT me.rolsuper \
+             AND (r.rolsuper OR NOT (pg_has_role(a.usesysid, 'MEMBER') OR pg_has_role('pg_signal_backend', 'MEMBER')))",
+            live.oid
+        );
+        if let Some(users) = session.value(&strangers, self.cancel)? {
+            let what = format!(
+                "{} may not end the sessions of {} in {}",
+                quoted(session.user()),
+                quoted(&users),
+                facts::shown(&live.name)
+            );
+            self.plan.refuse(ErrorKind::Denied, what, "grant it pg_signal_backend, or connect as a superuser");
+        }
+        Ok(())
+    }
+
+    /// What is tied to a database and would not go with its name.
+    fn ties(&mut self, live: &Database, session: &mut Session) -> Result<()> {
+        let (oid, name) = (live.oid, literal(&live.name));
+        for (what, sql, next) in [
+            (
+                "a prepared transaction",
+                format!("SELECT string_agg(gid, ', ') FROM pg_prepared_xacts WHERE database = {name}"),
+                "end it by COMMIT PREPARED or ROLLBACK PREPARED",
+            ),
+            (
+                "a logical replication slot",
+                format!("SELECT string_agg(slot_name::text, ', ') FROM pg_replication_slots WHERE database = {name}"),
+                "drop it by pg_drop_replication_slot, and make it again after the restore",
+            ),
+            (
+                "a subscription",
+                format!("SELECT string_agg(subname::text, ', ') FROM pg_subscription WHERE subdbid = {oid}"),
+                "drop it by DROP SUBSCRIPTION, and make it again after the restore",
+            ),
+        ] {
+            if let Some(found) = session.value(&sql, self.cancel)? {
+                self.plan.refuse(
+                    ErrorKind::InUse,
+                    format!("{} has {what}: {}", facts::shown(&live.name), quoted(&found)),
+                    next,
+                );
+            }
+        }
+        Ok(())
+    }
+
+    fn line(
+        &mut self,
+        wanted: &Wanted<'_>,
+        recorded: &PostgresDatabase,
+        live: Option<&Database>,
+        session: &mut Session,
+    ) -> Result<()> {
+        let sessions = live.map(|live| {
+            format!(
+                "SELECT count(*) FROM pg_stat_activity WHERE datid = {} AND backend_type = 'client backend'",
+                live.oid
+            )
+        });
+        let sessions = sessions.map(|sql| session.value(&sql, self.cancel)).transpose()?.flatten();
+        let line = PlannedDatabase {
+            source: wanted.source.name.clone(),
+            server: session.name(),
+            name: recorded.name.clone(),
+            exists: live.is_some(),
+            live_bytes: live.and_then(|live| live.size_bytes),
+            snapshot_bytes: recorded.size_bytes,
+            sessions: sessions.and_then(|count| count.parse().ok()).unwrap_or(0),
+            free_bytes: free_bytes(session, self.cancel)?,
+        };
+        if !self.request.in_place && line.free_bytes.is_some_and(|free| free < recorded.size_bytes) {
+            let free = size(line.free_bytes.unwrap_or_default());
+            let what = format!(
+                "not enough space for a second {}: need {}, have {free}",
+                facts::shown(&recorded.name),
+                size(recorded.size_bytes)
+            );
+            self.plan.refuse(ErrorKind::NoSpace, what, "make room on the server, or restore with --in-place");
+        }
+        if recorded.format == "plain" {
+            self.plan.scripts.push(format!("on {}, for {}", line.server, facts::shown(&recorded.name)));
+        }
+        self.plan.databases.push(line);
+        Ok(())
+    }
+}
+
+/// Room where a server on this host keeps its data; `None` where we cannot see that.
+fn free_bytes(session: &mut Session, cancel: &Cancel) -> Result<Option<u64>> {
+    if !session.is_local() {
+        return Ok(None);
+    }
+    let sql = "SELECT setting FROM pg_settings WHERE name = 'data_directory'";
+    let dir = session.value(sql, cancel)?.map(std::path::PathBuf::from);
+    // A directory of the same name here may be another's, if the server runs in a container.
+    let dir = dir.filter(|dir| dir.join("postmaster.pid").exists());
+    Ok(dir.and_then(|dir| rustix::fs::statvfs(&dir).ok()).map(|found| found.f_bavail.saturating_mul(found.f_frsize)))
+}
+
+/// Makes all databases of `terms` beside the live ones, from dumps that were unpacked.
+pub(super) fn stage(
+    terms: &Terms,
+    archive: &Archive,
+    request: &LiveRequest,
+    id: &str,
+    watch: Watch<'_>,
+) -> Result<Vec<Swap>> {
+    let mut swaps = terms.servers.clone();
+    let sources = archive.head().map(|head| head.sources.as_slice()).unwrap_or_default();
+    let recorded = |name: &str| {
+        let source = sources.iter().find(|source| source.name == name)?;
+        source.details.postgres.as_ref()
+    };
+    for swap in &mut swaps {
+        let route = swap.server.route()?;
+        let mut session = Session::open(&route, &swap.server.maintenance_db, &swap::application(id))?;
+        let here = facts::major(facts::version(&mut session, watch.cancel)?);
+        if !(request.no_owner && request.no_privileges) {
+            let roles = swap.databases.iter().filter_map(|exchange| recorded(&exchange.source));
+            let roles: Vec<Role> = roles.flat_map(|recorded| recorded.roles.clone()).collect();
+            create_roles(&mut session, &roles, watch.cancel)?;
+        }
+        for exchange in &mut swap.databases {
+            let Some(of) = recorded(&exchange.source) else { continue };
+            let Some(database) = of.databases.iter().find(|database| database.name == exchange.live) else { continue };
+            let tools =
+                Tools::find(here.max(facts::major(of.server_version)), swap.server.bin_dir.as_deref(), watch.cancel)?;
+            let staging = Staging {
+                route: &route,
+                maintenance_db: &swap.server.maintenance_db,
+                tools: &tools,
+                id,
+                no_owner: request.no_owner,
+                no_privileges: request.no_privileges,
+                jobs: workers::count(request.threads),
+            };
+            let live = facts::database(&mut session, &exchange.live, watch.cancel)?;
+            if live.as_ref().map(|live| live.oid) != exchange.old {
+                let what = format!(
+                    "{} was made or dropped by something else since the plan was made",
+                    facts::shown(&exchange.live)
+                );
+                return Err(
+                    Error::new(ErrorKind::Failed, what).next("run the same command again, and look at the new plan")
+                );
+            }
+            let file = dump(terms, &exchange.source, database)?;
+            let staged = staging.make(&exchange.staged, database, &file, live.as_ref(), watch)?;
+            exchange.new = Some(staged.oid);
+            stage::compare_rows(&database.name, &database.tables, &staged.tables)?;
+            // A dump may be large, and is not needed any more.
+            std::fs::remove_file(&file).map_err(|error| lifeboat_store::Error::io("remove", &file, error))?;
+        }
+    }
+    Ok(swaps)
+}
+
+/// Nobody gets into the databases any more.
+pub(super) fn keep_out(story: &Story, cancel: &Cancel) -> Result<()> {
+    story.servers.iter().try_for_each(|swap| swap.keep_out(&story.header.id, cancel))
+}
+
+/// Everyone gets into those that are live.
+pub(super) fn let_in(story: &Story, cancel: &Cancel) -> Result<()> {
+    story.servers.iter().try_for_each(|swap| swap.let_in(&story.header.id, cancel))
+}
+
+/// Exchanges them, or takes that back.
+pub(super) fn rename(story: &Story, is_forward: bool, cancel: &Cancel) -> Result<()> {
+    story.servers.iter().try_for_each(|swap| swap.rename(is_forward, &story.header.id, cancel))
+}
+
+/// Those that were staged are not needed.
+pub(super) fn drop_staged(story: &Story) -> Result<()> {
+    story.servers.iter().try_for_each(|swap| swap.drop_staged(&story.header.id))
+}
+
+/// What is kept goes.
+pub(super) fn drop_kept(story: &Story) -> Result<()> {
+    let id = &story.header.id;
+    let drop = |swap: &Swap| match story.phase {
+        Phase::Returned => swap.drop_staged(id),
+        _ => swap.drop_replaced(id),
+    };
+    story.servers.iter().try_for_each(drop)
+}
+
+/// The exchanges that put back what is kept.
+pub(super) fn reversed(story: &Story, id: &str, cancel: &Cancel) -> Result<Vec<Swap>> {
+    let is_returned = story.phase == Phase::Returned;
+    story.servers.iter().map(|swap| swap.reversed(is_returned, id, cancel)).collect()
+}
+
+/// What is kept on servers, for people.
+pub(super) fn kept_names(story: &Story) -> impl Iterator<Item = String> + '_ {
+    story.servers.iter().flat_map(move |swap| {
+        let kept = swap.databases.iter().filter_map(move |exchange| match story.phase {
+            Phase::Returned => exchange.new.map(|_| &exchange.staged),
+            _ => exchange.old.map(|_| &exchange.was),
+        });
+        kept.map(|name| format!("{} on {}", facts::shown(name), swap.server.name()))
+    })
+}
+
+/// Keeps what is restored over, when nobody changes it any more.
+pub(super) fn keep_over(story: &Story, cancel: &Cancel) -> Result<()> {
+    let keep = |over: &Over| over.database.keep(over.kept.as_path(), &story.header.id, cancel);
+    story.header.terms.in_place.iter().try_for_each(keep)
+}
+
+/// Restores over the live databases what is not yet, or takes that back.
+pub(super) fn write_over(story: &Story, is_forward: bool, cancel: &Cancel) -> Result<()> {
+    let id = &story.header.id;
+    for over in &story.header.terms.in_place {
+        if over.database.is_applied(id)? != is_forward {
+            let file = if is_forward { &over.dump } else { &over.kept };
+            over.database.apply(file.as_path(), is_forward, id, cancel)?;
+        }
+    }
+    Ok(())
+}
+
+/// The restore stands.
+pub(super) fn unmark(story: &Story) -> Result<()> {
+    story.header.terms.in_place.iter().try_for_each(|over| over.database.unmark(&story.header.id))
+}
+
+/// What puts back what is kept of databases that were restored over.
+pub(super) fn over_reversed(story: &Story, id: &str) -> Vec<Over> {
+    let turned = |over: &Over| {
+        let kept = [&over.kept.0, &b"-undo-"[..], &id.as_bytes()[..8]].concat();
+        // How many rows there were is not known; what is in the dump is what there was.
+        let database = InPlace { rows: Default::default(), ..over.database.clone() };
+        Over { database, dump: over.kept.clone(), kept: Name(kept) }
+    };
+    story.header.terms.in_place.iter().map(turned).collect()
+}
+
+/// The stage where the dump of a database is unpacked, and its path there.
+fn place_of(terms: &Terms, source: &str, database: &PostgresDatabase) -> Option<(std::path::PathBuf, Vec<u8>)> {
+    let root = terms.roots.iter().find(|root| root.source.0 == source.as_bytes())?;
+    let inner = super::name::below(database.path.as_bytes(), &root.entry_path(b""))?;
+    let (place, path) = root.place(inner, &terms.places)?;
+    Some((terms.places[place].stage.as_path().to_owned(), path))
+}
+
+/// Where the dump of a database was unpacked.
+fn dump(terms: &Terms, source: &str, database: &PostgresDatabase) -> Result<std::path::PathBuf> {
+    let (stage, path) = place_of(terms, source, database).ok_or_else(|| {
+        Error::new(ErrorKind::Failed, format!("the dump of {} is not in the stage", facts::shown(&database.name)))
+    })?;
+    Ok(absolute(&stage.join(SWAP), &path))
+}
+
+/// Makes those of `roles` that the server lacks; none that it has is changed.
+fn create_roles(session: &mut Session, roles: &[Role], cancel: &Cancel) -> Result<()> {
+    let names: Vec<String> = roles.iter().map(|role| role.name.clone()).collect();
+    let missing = facts::missing_roles(session, &names, cancel)?;
+    let mut made: Vec<&Role> = roles.iter().filter(|role| missing.contains(&role.name)).collect();
+    made.dedup_by(|a, b| a.name == b.name);
+    let mut statements: Vec<String> = made.iter().flat_map(|role| stage::create_role(role)).collect();
+    statements.extend(made.iter().flat_map(|role| stage::grant_memberships(role)));
+    if statements.is_empty() {
+        return Ok(());
+    }
+    // All or none of them: an error leaves the server as it was.
+    session.run(&format!("BEGIN; {}; COMMIT", statements.join("; ")), cancel).map_err(|error| {
+        error.next("create the roles that are missing by hand, or restore with --no-owner --no-privileges")
+    })
+}
