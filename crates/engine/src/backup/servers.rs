@@ -47,6 +47,14 @@ pub(super) struct Counting {
     members: Vec<(Member, BTreeSet<String>)>,
 }
 
+impl Counting {
+    /// The snapshot of `database`, as long as nothing counts yet.
+    pub(super) fn snapshot(&self, database: &str) -> Option<&str> {
+        let member = self.members.iter().find(|(member, _)| member.database.name == database);
+        member.map(|(member, _)| member.snapshot.as_str())
+    }
+}
+
 /// The rows of each database of a source.
 pub(super) type Counted = BTreeMap<String, Vec<BTreeMap<String, Rows>>>;
 
@@ -204,7 +212,7 @@ impl Server {
 }
 
 /// A stream that was begun already: it can be had once.
-fn once(content: Box<dyn Read + Send>) -> Start {
+pub(super) fn once(content: Box<dyn Read + Send>) -> Start {
     let content = Mutex::new(Some(content));
     Arc::new(move || {
         let taken = content.lock().unwrap_or_else(PoisonError::into_inner).take();

@@ -80,6 +80,15 @@ impl Answer {
         Arc::clone(&self.rows)
     }
 
+    /// What comes next; nothing at the end.
+    pub(crate) fn piece(&mut self) -> Result<&[u8]> {
+        while self.at == self.text.len() && !self.is_over {
+            self.fetch()?;
+        }
+        let at = std::mem::replace(&mut self.at, self.text.len());
+        Ok(&self.text[at..])
+    }
+
     /// Fetches the next rows.
     fn fetch(&mut self) -> Result<()> {
         let fetch = format!("FETCH {} FROM {CURSOR}", self.wanted);
@@ -112,12 +121,10 @@ impl Answer {
 
 impl Read for Answer {
     fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
-        while self.at == self.text.len() && !self.is_over {
-            self.fetch().map_err(io::Error::other)?;
-        }
-        let read = buffer.len().min(self.text.len() - self.at);
-        buffer[..read].copy_from_slice(&self.text[self.at..self.at + read]);
-        self.at += read;
+        let piece = self.piece().map_err(io::Error::other)?;
+        let (read, all) = (buffer.len().min(piece.len()), piece.len());
+        buffer[..read].copy_from_slice(&piece[..read]);
+        self.at -= all - read;
         Ok(read)
     }
 }
@@ -154,7 +161,9 @@ fn about(error: Error, (name, export): (&str, &Export)) -> Error {
     let next = format!("correct it in lifeboat.yaml; it is one SELECT: {}", shown(export.query.trim().as_bytes()));
     match error.kind() {
         ErrorKind::Locked => Error::new(ErrorKind::Locked, what).next("run it again when nobody changes these tables"),
-        ErrorKind::Denied => Error::new(ErrorKind::Denied, what).next("grant SELECT on what it reads to the user of the source"),
+        ErrorKind::Denied => {
+            Error::new(ErrorKind::Denied, what).next("grant SELECT on what it reads to the user of the source")
+        }
         kind => Error::new(kind, what).next(next),
     }
 }

@@ -82,7 +82,10 @@ impl Secrets {
         let explain = format!("EXPLAIN (VERBOSE, FORMAT JSON) {}", export.query);
         let text = session.value(&explain, cancel)?.unwrap_or_default();
         let plans: Vec<Explained> = serde_json::from_str(&text).map_err(|error| {
-            Error::new(ErrorKind::Failed, format!("what the server says of the query {name} is not understood: {error}"))
+            Error::new(
+                ErrorKind::Failed,
+                format!("what the server says of the query {name} is not understood: {error}"),
+            )
         })?;
         match plans.iter().find_map(|explained| self.handed_on(&explained.plan)) {
             Some(secret) => Err(refused(name, &secret, &format!("it makes use of {secret}"))),
@@ -182,7 +185,8 @@ fn mentions(expression: &str, alias: &str, column: &str) -> bool {
         })
     });
     let whole = aliases.iter().map(|alias| format!("{alias}.*"));
-    of_column || whole.into_iter().any(|whole| expression.match_indices(&whole).any(|(at, _)| ends_alone(&expression[..at])))
+    of_column
+        || whole.into_iter().any(|whole| expression.match_indices(&whole).any(|(at, _)| ends_alone(&expression[..at])))
 }
 
 /// Whether a name can begin after `before`.

@@ -3,6 +3,7 @@
 
 mod bank;
 mod cluster;
+mod exports;
 mod fingerprint;
 mod odd;
 

@@ -8,7 +8,8 @@ use crate::config::export::database_of;
 use crate::config::raw::{self, At, Named, Wrong};
 use crate::config::{Export, SecretColumn, Source};
 
-const COLUMN_EXPECTED: &str = "expected TABLE.COLUMN or SCHEMA.TABLE.COLUMN, names with capital letters in double quotes";
+const COLUMN_EXPECTED: &str =
+    "expected TABLE.COLUMN or SCHEMA.TABLE.COLUMN, names with capital letters in double quotes";
 
 pub(super) fn exports(
     found: Named<raw::Export>,
@@ -40,10 +41,7 @@ fn database(at: &At<String>, name: &str, sources: &BTreeMap<String, Source>) -> 
     })
 }
 
-pub(super) fn secret_columns(
-    found: Vec<At<String>>,
-    sources: &BTreeMap<String, Source>,
-) -> Checked<Vec<SecretColumn>> {
+pub(super) fn secret_columns(found: Vec<At<String>>, sources: &BTreeMap<String, Source>) -> Checked<Vec<SecretColumn>> {
     let mut columns: Vec<SecretColumn> = Vec::new();
     for text in found {
         let column = self::secret_column(&text, sources)?;
