@@ -19,6 +19,9 @@ const APART: [&str; 4] = ["Subquery", "InitPlan", "SubPlan", "Member"];
 /// As [`APART`], for all that is below such a node.
 const SET_OPERATIONS: [&str; 2] = ["Recursive Union", "SetOp"];
 
+/// Nodes that do not tell what they are made of; it is what others take from their tables.
+const SILENT: &str = "Values Scan";
+
 /// Secret columns of one database.
 #[derive(Debug, Default)]
 pub(super) struct Secrets {
@@ -101,7 +104,7 @@ impl Secrets {
             return None;
         }
         let mut outputs = BTreeSet::new();
-        plan.collect_outputs(false, &mut outputs);
+        plan.collect_outputs(false, !plan.has_silent(), &mut outputs);
         let columns = aliases.iter().flat_map(|(alias, columns)| columns.iter().map(move |column| (alias, column)));
         let mut handed_on =
             columns.filter(|(alias, (column, _))| outputs.iter().any(|output| mentions(output, alias, column)));
@@ -146,22 +149,31 @@ struct Plan {
     alias: Option<String>,
     #[serde(default)]
     output: Vec<String>,
+    #[serde(rename = "Function Call")]
+    call: Option<String>,
+    #[serde(rename = "Table Function Call")]
+    table_call: Option<String>,
     #[serde(default)]
     plans: Vec<Plan>,
 }
 
 impl Plan {
-    /// The outputs that tell what gets out of their part of the plan. Below a
+    /// What functions are given, and the outputs that tell what gets out of their part of the plan. Below a
     /// node that has one (`is_told`), those of others tell nothing more: what a
     /// node takes from them is written out in its own, and what it does not
-    /// take may be a table as it is read.
-    fn collect_outputs<'a>(&'a self, is_told: bool, outputs: &mut BTreeSet<&'a str>) {
+    /// take may be a table as it is read. Unless a plan `tells` all.
+    fn collect_outputs<'a>(&'a self, is_told: bool, tells: bool, outputs: &mut BTreeSet<&'a str>) {
+        outputs.extend(self.call.iter().chain(&self.table_call).map(String::as_str));
         let is_told = is_told && !APART.contains(&self.relationship.as_str());
         if !is_told {
             outputs.extend(self.output.iter().map(String::as_str));
         }
-        let is_told = (is_told || !self.output.is_empty()) && !SET_OPERATIONS.contains(&self.node.as_str());
-        self.plans.iter().for_each(|below| below.collect_outputs(is_told, outputs));
+        let is_told = tells && (is_told || !self.output.is_empty()) && !SET_OPERATIONS.contains(&self.node.as_str());
+        self.plans.iter().for_each(|below| below.collect_outputs(is_told, tells, outputs));
+    }
+
+    fn has_silent(&self) -> bool {
+        self.node == SILENT || self.plans.iter().any(Self::has_silent)
     }
 }
 

@@ -158,6 +158,12 @@ fn what_comes_from_a_secret_column_is_refused_whatever_it_is_called() {
         "SELECT a.id, b.config::text || a.name FROM connectors a JOIN connectors b USING (id)",
         "SELECT max(config::text) OVER (ORDER BY id) FROM connectors",
         "SELECT j.value FROM connectors, jsonb_each(config) j",
+        "SELECT v.x FROM connectors c, LATERAL (VALUES (c.config), (c.config)) v(x)",
+        "SELECT v.x FROM connectors c, LATERAL (SELECT c.config::text OFFSET 0) v(x)",
+        "SELECT x FROM connectors c, XMLTABLE('/a' PASSING xmlelement(name a, c.config::text) COLUMNS x text PATH '.')",
+        "SELECT jsonb_each_text(config) FROM connectors",
+        "WITH RECURSIVE r(x, n) AS (SELECT config::text, 1 FROM connectors UNION ALL SELECT x, n + 1 FROM r WHERE n < 2)
+            SELECT x FROM r",
         "SELECT harmless FROM shown",
         "SELECT x FROM shown_again",
         "SELECT of_sql(c) FROM connectors c",
