@@ -428,7 +428,7 @@ fn all_failed(failed: &[FailedSource]) -> Error {
     let reasons: Vec<String> = failed
         .iter()
         .map(|source| {
-            let names_root = source.message.contains(&source.root);
+            let names_root = source.message.starts_with(&source.root);
             if names_root { source.message.clone() } else { format!("{}: {}", source.root, source.message) }
         })
         .collect();

@@ -220,8 +220,11 @@ pub(super) fn once(content: Box<dyn Read + Send>) -> Start {
     })
 }
 
-/// Counts that are under way.
-pub(super) struct Running<'scope>(Vec<(String, Vec<ScopedJoinHandle<'scope, Result<BTreeMap<String, Rows>>>>)>);
+/// The rows of the tables of a database, as they will be known.
+type CountingOne<'scope> = ScopedJoinHandle<'scope, Result<BTreeMap<String, Rows>>>;
+
+/// Counts that are under way, of each source.
+pub(super) struct Running<'scope>(Vec<(String, Vec<CountingOne<'scope>>)>);
 
 /// Counts the rows of all databases, each in a thread of `scope`, until all are
 /// counted, the time for it is over, or `is_over` says so.

@@ -7,7 +7,7 @@ use std::time::{Duration, Instant};
 use lifeboat_format::record::Rows;
 use postgres::error::SqlState;
 
-use super::facts::Table;
+use super::facts::{self, Table};
 use super::session::Session;
 use crate::{Cancel, ErrorKind, Result};
 
@@ -32,8 +32,13 @@ pub(crate) fn count(
     cancel: &Cancel,
 ) -> Result<BTreeMap<String, Rows>> {
     let began = Instant::now();
+    let sizes = match facts::sizes(session, cancel) {
+        Err(error) if error.kind() == ErrorKind::Cancelled => return Err(error),
+        sizes => sizes.unwrap_or_default(),
+    };
+    let bytes = |table: &Table| sizes.get(&table.full_name()).copied().unwrap_or(u64::MAX);
     let mut by_size: Vec<&Table> = tables.iter().filter(|table| !table.is_partitioned).collect();
-    by_size.sort_by_key(|table| table.bytes);
+    by_size.sort_by_cached_key(|table| bytes(table));
     let mut rows = BTreeMap::new();
     let mut goes_on = true;
     for table in by_size {
@@ -41,7 +46,7 @@ pub(crate) fn count(
         goes_on &= !is_over.load(Ordering::Relaxed) && !left.is_zero();
         let counted = if is_left_out(table) {
             Some(0)
-        } else if goes_on && table.bytes < BYTES_MAX {
+        } else if goes_on && bytes(table) < BYTES_MAX {
             let counted = exact(session, table, left, cancel)?;
             // After an error the transaction is over.
             goes_on = counted.is_some();

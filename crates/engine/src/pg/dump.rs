@@ -281,7 +281,6 @@ mod tests {
         let table = |schema: &str, name: &str, of: Option<&str>| Table {
             schema: schema.to_owned(),
             name: name.to_owned(),
-            bytes: 0,
             estimate: 0,
             is_partitioned: false,
             partition_of: of.map(str::to_owned),

@@ -253,8 +253,7 @@ pub(crate) fn is_empty(session: &mut Session, cancel: &Cancel) -> Result<bool> {
 pub(crate) struct Table {
     pub(crate) schema: String,
     pub(crate) name: String,
-    pub(crate) bytes: u64,
-    /// The server's estimate.
+    /// The server's estimate of its rows.
     pub(crate) estimate: u64,
     /// Whether it only holds partitions.
     pub(crate) is_partitioned: bool,
@@ -274,10 +273,10 @@ impl Table {
     }
 }
 
-/// The tables of the database of `session` that a dump holds, those of extensions left out.
+/// The tables of the database of `session` that a dump holds, those of extensions
+/// left out. Waits for no lock.
 pub(crate) fn tables(session: &mut Session, cancel: &Cancel) -> Result<Vec<Table>> {
-    let sql = "SELECT n.nspname::text, c.relname::text, CASE WHEN c.relkind = 'r' THEN pg_relation_size(c.oid) ELSE 0 END, \
-               greatest(c.reltuples, 0)::float8, c.relkind = 'p', \
+    let sql = "SELECT n.nspname::text, c.relname::text, greatest(c.reltuples, 0)::float8, c.relkind = 'p', \
                (SELECT pn.nspname || '.' || p.relname FROM pg_inherits i JOIN pg_class p ON p.oid = i.inhparent \
                 JOIN pg_namespace pn ON pn.oid = p.relnamespace WHERE i.inhrelid = c.oid AND p.relkind = 'p' LIMIT 1) \
                FROM pg_class c JOIN pg_namespace n ON n.oid = c.relnamespace \
@@ -291,13 +290,22 @@ pub(crate) fn tables(session: &mut Session, cancel: &Cancel) -> Result<Vec<Table
         .map(|row| Table {
             schema: row.get(0),
             name: row.get(1),
-            // A table that is dropped meanwhile has no size.
-            bytes: row.get::<_, Option<i64>>(2).and_then(|bytes| u64::try_from(bytes).ok()).unwrap_or(0),
-            estimate: whole(row.get(3)),
-            is_partitioned: row.get(4),
-            partition_of: row.get(5),
+            estimate: whole(row.get(2)),
+            is_partitioned: row.get(3),
+            partition_of: row.get(4),
         })
         .collect())
+}
+
+/// The size in bytes of each table that `session` has locked, by
+/// [`Table::full_name`]: that of another could not be asked without waiting.
+pub(crate) fn sizes(session: &mut Session, cancel: &Cancel) -> Result<BTreeMap<String, u64>> {
+    let sql = "SELECT n.nspname || '.' || c.relname, pg_relation_size(c.oid) \
+               FROM pg_class c JOIN pg_namespace n ON n.oid = c.relnamespace \
+               WHERE c.oid IN (SELECT relation FROM pg_locks WHERE pid = pg_backend_pid() AND granted) AND c.relkind = 'r'";
+    let rows = session.rows(sql, &[], cancel)?;
+    let sizes = rows.iter().map(|row| (row.get(0), row.get::<_, Option<i64>>(1)));
+    Ok(sizes.map(|(name, bytes)| (name, bytes.and_then(|bytes| u64::try_from(bytes).ok()).unwrap_or(0))).collect())
 }
 
 /// The statement that gives a setting to a database, or to a role (in one, or everywhere).

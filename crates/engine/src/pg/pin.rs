@@ -158,6 +158,15 @@ impl Reached {
     }
 }
 
+fn may_not_read(error: Error) -> Error {
+    if error.kind() != ErrorKind::Denied {
+        return error;
+    }
+    error.next(
+        "grant the user of `url` the right to read all tables (GRANT pg_read_all_data), or let another one back up",
+    )
+}
+
 impl Member {
     /// Locks the tables that there are, in a transaction that has no snapshot yet.
     fn lock(&mut self, patience: (Instant, Duration), cancel: &Cancel) -> Result<Settled> {
@@ -175,7 +184,7 @@ impl Member {
             let only: Vec<String> = names.iter().map(|name| format!("ONLY {name}")).collect();
             let sql = format!("LOCK TABLE {} IN ACCESS SHARE MODE", only.join(", "));
             let expected = [SqlState::QUERY_CANCELED, SqlState::LOCK_NOT_AVAILABLE, SqlState::UNDEFINED_TABLE];
-            match self.session.attempt(&sql, &expected, cancel)? {
+            match self.session.attempt(&sql, &expected, cancel).map_err(may_not_read)? {
                 None => {}
                 Some(SqlState::UNDEFINED_TABLE) => return Ok(Settled::No),
                 Some(_) => {

@@ -166,6 +166,7 @@ pub(crate) fn of(error: &postgres::Error, doing: &str) -> Error {
     use std::error::Error as _;
     let Some(said) = error.as_db_error() else {
         let why = error.source().map_or_else(|| error.to_string(), ToString::to_string);
+        let why = why.split(" (os error").next().unwrap_or_default();
         return Error::new(ErrorKind::Failed, format!("{doing}: {}", shown(why.as_bytes())));
     };
     let kind = match *said.code() {

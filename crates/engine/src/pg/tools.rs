@@ -73,8 +73,11 @@ impl Tools {
         let dirs = dir.map_or_else(candidates, |dir| vec![dir.to_owned()]);
         let mut found: Vec<Self> = Vec::new();
         for dir in dirs {
-            if let Some(major) = major_of(&dir, cancel)? {
-                found.push(Self { dir, major });
+            match major_of(&dir, cancel)? {
+                // Nothing fits better, and each that is asked takes its time.
+                Some(major) if major == server => return Ok(Self { dir, major }),
+                Some(major) => found.push(Self { dir, major }),
+                None => {}
             }
         }
         let newest = found.iter().map(|tools| tools.major).max();
@@ -83,7 +86,10 @@ impl Tools {
         fitting.ok_or_else(|| {
             let what = match newest {
                 Some(newest) => format!("pg_dump is of version {newest}, and the server of version {server}, which is newer"),
-                None => format!("there is no pg_dump on this host, and the server is of version {server}"),
+                None => {
+                    let place = dir.map_or("on this host".to_owned(), |dir| format!("in {}", dir.display()));
+                    format!("there is no pg_dump {place}, and the server is of version {server}")
+                }
             };
             Error::new(ErrorKind::Failed, what).next(format!(
                 "install the client programs of PostgreSQL {server} (Debian: postgresql-client-{server}), or name their directory as `bin_dir`"
@@ -133,7 +139,12 @@ fn candidates() -> Vec<PathBuf> {
     }
     dirs.sort();
     dirs.extend(PLAIN_DIRS.iter().map(PathBuf::from));
-    dirs.retain(|dir| dir.join("pg_dump").is_file());
+    // Debian has a script on the PATH that only looks for the ones that were found already.
+    let is_script = |program: &Path| program.canonicalize().is_ok_and(|real| real.ends_with("pg_wrapper"));
+    dirs.retain(|dir| {
+        let program = dir.join("pg_dump");
+        program.is_file() && !is_script(&program)
+    });
     dirs
 }
 
