@@ -332,6 +332,25 @@ mod tests {
     }
 
     #[test]
+    fn a_file_takes_the_place_of_another_one_and_leaves_nothing_beside_it() {
+        let dir = tempfile::tempdir().unwrap();
+        for (content, make) in [
+            ("one", Unnamed::create as fn(&Path) -> Result<Unnamed>),
+            ("two", Unnamed::create_stand_in),
+            ("three", Unnamed::create),
+        ] {
+            let mut file = make(dir.path()).unwrap();
+            file.append(content.as_bytes()).unwrap();
+            let path = file.publish_over(Path::new("a"), 0o600).unwrap();
+            assert_eq!(std::fs::read_to_string(path).unwrap(), content);
+            assert_eq!(std::fs::read_dir(dir.path()).unwrap().count(), 1);
+        }
+        std::fs::create_dir(dir.path().join("b")).unwrap();
+        Unnamed::create(dir.path()).unwrap().publish_over(Path::new("b"), 0o600).unwrap_err();
+        assert_eq!(std::fs::read_dir(dir.path()).unwrap().count(), 2);
+    }
+
+    #[test]
     fn a_file_that_was_not_published_leaves_nothing_behind() {
         let dir = tempfile::tempdir().unwrap();
         for make in [Unnamed::create, Unnamed::create_stand_in] {

@@ -438,6 +438,7 @@ mod tests {
                 scripts: Vec::new(),
                 roots: Vec::new(),
                 lacks: Vec::new(),
+                exports: Vec::new(),
                 counts: Counts::default(),
                 overwritten: Vec::new(),
                 deleted: Vec::new(),
