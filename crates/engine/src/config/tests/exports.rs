@@ -48,7 +48,7 @@ fn a_mistake_in_exports_is_an_error_with_its_place() {
         ),
         ("exports: { e: { db: lite, query: select 1 } }", "7:25: `lite` is a SQLite database"),
         ("exports: { e: { db: one, query: \" \" } }", "7:37: there is no query, expected one SELECT"),
-        ("exports: { e: { db: one } }", "7:19: the key `query` is missing"),
+        ("exports: { e: { db: one } }", "7:21: the key `query` is missing"),
         ("exports: { e/f: { db: one, query: select 1 } }", "7:16: the name `e/f` cannot be used"),
         ("secret_columns: [config]", "7:22: `config` is no column, expected TABLE.COLUMN or SCHEMA.TABLE.COLUMN"),
         ("secret_columns: [a.b.c.d]", "7:22: `a.b.c.d` is no column"),
