@@ -81,7 +81,7 @@ pub struct Tool {
 pub struct Source {
     /// Its name.
     pub name: String,
-    /// Its kind: `files`, `sqlite` or `postgres`.
+    /// Its kind: `files`, `sqlite`, `postgres` or `export`.
     pub kind: String,
     /// The entry path of its root, where that is not [`Source::usual_place`];
     /// empty: what is in the root stands at the top.
@@ -129,6 +129,20 @@ pub struct Details {
     /// Of databases of a PostgreSQL server: what they are made of.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub postgres: Option<Postgres>,
+    /// Of an export: what was asked.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub export: Option<Export>,
+}
+
+/// What is recorded of the answer to a query.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Export {
+    /// The source that was asked.
+    pub source: String,
+    /// Its database.
+    pub database: String,
+    /// Rows, without the line of the columns' names.
+    pub rows: u64,
 }
 
 /// What is recorded of databases of one PostgreSQL server.
@@ -358,6 +372,8 @@ impl Source {
         match kind {
             "sqlite" => format!("sqlite/{name}.db"),
             "postgres" => format!("postgres/{name}"),
+            // The name has the folder in it.
+            "export" => format!("{name}.csv"),
             _ => format!("files/{name}"),
         }
     }

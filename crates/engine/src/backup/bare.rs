@@ -47,7 +47,8 @@ pub(super) fn write(run: &Run<'_>, gathered: Gathered) -> Result<Made> {
     let path = file.publish(run.target.names(), MODE).map_err(|error| run.target.not_published(error))?;
     write_manifest(&path, &manifest_text(&head, &record))?;
     let (left_out, failed, pauses) = (LeftOut::default(), Vec::new(), run.pauses.take().pauses);
-    Ok(Made { path, head, size_bytes, verified, left_out, failed, databases, pauses })
+    let exports = Vec::new();
+    Ok(Made { path, head, size_bytes, verified, left_out, failed, databases, exports, pauses })
 }
 
 /// The database in a file that has no name yet, and its sum.

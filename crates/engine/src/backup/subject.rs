@@ -4,7 +4,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::{Path, PathBuf};
 
-use crate::config::{AppConfig, Config, Destination, PostgresSource, Source, SqliteSource};
+use crate::config::{AppConfig, Config, Destination, Export, PostgresSource, Source, SqliteSource};
 use crate::report::{BackupRequest, Selection, Subject};
 use crate::services::Service;
 use crate::source::roots::{self, Wanted};
@@ -20,6 +20,8 @@ pub(super) struct Job<'a> {
     pub(super) stops: BTreeMap<String, Vec<Service>>,
     pub(super) databases: Vec<(String, SqliteSource)>,
     pub(super) servers: Vec<(String, PostgresSource)>,
+    /// The queries whose answers are part of the snapshot, by name.
+    pub(super) exports: Vec<(String, Export)>,
     /// Whether it is only a part of the app.
     pub(super) is_scope: bool,
     /// Where the archive goes; none: to one directory that is no destination.
@@ -132,6 +134,7 @@ fn of_paths<'a>(request: &BackupRequest, paths: &[PathBuf], host: &str, withheld
         stops: BTreeMap::new(),
         databases: Vec::new(),
         servers: Vec::new(),
+        exports: Vec::new(),
         is_scope: false,
         destinations: Vec::new(),
         withheld,
@@ -167,6 +170,7 @@ fn of_app<'a>(
         stops: BTreeMap::new(),
         databases: Vec::new(),
         servers: Vec::new(),
+        exports: Vec::new(),
         is_scope: request.schema_only || app.sources.keys().any(|name| !is_asked(&name)),
         destinations: destinations(request, app, config)?,
         withheld,
@@ -194,6 +198,9 @@ fn of_app<'a>(
                 job.stops.insert(name.clone(), source.stop.clone());
             }
         }
+    }
+    if request.only.is_empty() && !request.schema_only {
+        job.exports = app.exports.iter().map(|(name, export)| (name.clone(), export.clone())).collect();
     }
     // A database of its own is no part of a source of files, whether it is backed up in this run or not.
     for source in app.sources.values() {

@@ -27,12 +27,14 @@ use crate::{Error, ErrorKind, Result};
 mod check;
 mod databases;
 pub(crate) mod duration;
+mod export;
 mod look;
 mod raw;
 mod show;
 mod written;
 
 pub(crate) use databases::Queried;
+pub use export::{Export, SecretColumn};
 pub(crate) use look::look;
 pub use look::{CheckedApp, ConfigReport};
 pub use show::{EffectiveConfig, schema};
@@ -96,6 +98,10 @@ pub struct AppConfig {
     pub backup_dir: Option<PathBuf>,
     /// Tables of databases whose rows are left out; `*` stands for any letters.
     pub exclude_tables: Vec<String>,
+    /// Queries whose answers stand in a snapshot, by name.
+    pub exports: BTreeMap<String, Export>,
+    /// Columns that must not get into them.
+    pub secret_columns: Vec<SecretColumn>,
     /// Where archives go: names of [`Config::destinations`] that are enabled.
     pub destinations: Vec<String>,
     /// Whether a new archive is read back before the run is good.

@@ -182,6 +182,9 @@ fn render_plan(plan: &LivePlan, surface: Surface<'_>) {
     };
     plan.acts.iter().for_each(|line| console.info(format_args!("the archive says, {uses}: {line}")));
     plan.lacks.iter().for_each(|line| console.info(format_args!("not in the snapshot: {line}")));
+    if !plan.exports.is_empty() {
+        console.info(format_args!("exports are not restored: {}", plan.exports.join(", ")));
+    }
     let counted = [
         (counts.new, "new"),
         (counts.overwrite, "to overwrite"),

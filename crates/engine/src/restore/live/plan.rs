@@ -45,6 +45,8 @@ pub struct LivePlan {
     pub roots: Vec<PlannedRoot>,
     /// What the snapshot lacks, one line each.
     pub lacks: Vec<String>,
+    /// Entries that are not restored: answers to queries stand nowhere but in the snapshot.
+    pub exports: Vec<String>,
     /// How much of what.
     #[serde(flatten)]
     pub counts: Counts,
@@ -436,6 +438,7 @@ mod tests {
                 scripts: Vec::new(),
                 roots: Vec::new(),
                 lacks: Vec::new(),
+                exports: Vec::new(),
                 counts: Counts::default(),
                 overwritten: Vec::new(),
                 deleted: Vec::new(),
