@@ -6,6 +6,7 @@ mod asked;
 mod bank;
 mod cluster;
 mod edited;
+mod everything;
 mod exports;
 mod fingerprint;
 mod odd;
