@@ -4,6 +4,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::{Path, PathBuf};
 
+use super::bare;
 use crate::config::{AppConfig, Config, Destination, PostgresSource, Source, SqliteSource};
 use crate::report::{BackupRequest, Selection, Subject};
 use crate::services::Service;
@@ -194,6 +195,9 @@ fn of_app<'a>(
                 job.stops.insert(name.clone(), source.stop.clone());
             }
         }
+    }
+    if request.bare && !bare::is_one(&job) {
+        return Err(bare::not_one());
     }
     // A database of its own is no part of a source of files, whether it is backed up in this run or not.
     for source in app.sources.values() {
