@@ -234,6 +234,11 @@ pub(crate) fn missing_roles(session: &mut Session, names: &[String], cancel: &Ca
     Ok(names.iter().filter(|name| !there.contains(name)).cloned().collect())
 }
 
+/// Whether the server has a tablespace of that name.
+pub(crate) fn has_tablespace(session: &mut Session, name: &str, cancel: &Cancel) -> Result<bool> {
+    Ok(!session.rows("SELECT 1 FROM pg_tablespace WHERE spcname = $1", &[&name], cancel)?.is_empty())
+}
+
 /// The extensions of the database of `session`, without the one that every database has.
 pub(crate) fn extensions(session: &mut Session, cancel: &Cancel) -> Result<Vec<String>> {
     let sql = "SELECT extname::text FROM pg_extension WHERE extname <> 'plpgsql' ORDER BY 1";

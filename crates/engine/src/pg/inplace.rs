@@ -123,8 +123,7 @@ impl InPlace {
             session.run(&format!("CREATE SCHEMA {}", Self::marker(id)), cancel)?;
         }
         session.run("COMMIT", cancel)?;
-        // A restored database that was not analyzed is slow; that it was not is no failure.
-        session.run("ANALYZE", cancel).or_else(|error| if cancel.is_set() { Err(error) } else { Ok(()) })
+        super::stage::analyze(&mut session, cancel)
     }
 
     fn compare(&self, session: &mut Session, cancel: &Cancel) -> Result<()> {
@@ -135,6 +134,15 @@ impl InPlace {
         }
         let expected = self.rows.iter().map(|(table, rows)| (table.clone(), Rows { rows: *rows, estimated: false }));
         super::stage::compare_rows(&self.name, &expected.collect(), &found)
+    }
+
+    /// Ends what a run of the restore that is gone left at work.
+    ///
+    /// # Errors
+    /// The server's, or when it does not end.
+    pub(crate) fn end_ours(&self, id: &str) -> Result<()> {
+        let (_, mut session) = self.session(id)?;
+        swap::end_ours(&mut session, id)
     }
 
     /// Takes the mark away.

@@ -16,6 +16,9 @@ use crate::{Cancel, Error, ErrorKind, Result};
 /// A restore takes as long as it takes; a cancel ends it.
 const NO_TIMEOUT: Duration = Duration::from_secs(u64::MAX / 4);
 
+/// Where databases are for which no other place was named.
+const USUAL_TABLESPACE: &str = "pg_default";
+
 /// How a dump becomes a database.
 pub(crate) struct Staging<'a> {
     pub(crate) route: &'a Route,
@@ -71,7 +74,7 @@ impl Staging<'_> {
             session.run(&statement, cancel)?;
         }
         let mut own = self.session(name)?;
-        own.run("ANALYZE", cancel)?;
+        analyze(&mut own, cancel)?;
         let tables = count(&mut own, recorded, cancel)?;
         Ok(Staged { oid, tables })
     }
@@ -84,6 +87,9 @@ impl Staging<'_> {
         cancel: &Cancel,
     ) -> Result<DatabaseAttributes> {
         let mut attributes = recorded.clone();
+        if !facts::has_tablespace(session, &recorded.tablespace, cancel)? {
+            USUAL_TABLESPACE.clone_into(&mut attributes.tablespace);
+        }
         if self.no_privileges {
             attributes.grants = None;
         }
@@ -251,15 +257,18 @@ fn create(name: &str, attributes: &DatabaseAttributes) -> String {
         return format!("CREATE DATABASE {} TEMPLATE template0 OWNER {}", ident(name), ident(owner));
     }
     let mut sql = format!(
-        "CREATE DATABASE {} TEMPLATE template0 OWNER {} ENCODING {} LC_COLLATE {} LC_CTYPE {} TABLESPACE {}",
+        "CREATE DATABASE {} TEMPLATE template0 OWNER {} ENCODING {} LC_COLLATE {} LC_CTYPE {}",
         ident(name),
         ident(owner),
         literal(encoding),
         literal(collate),
-        literal(ctype),
-        ident(tablespace)
+        literal(ctype)
     );
     let mut add = |text: String| sql.push_str(&text);
+    // To name the usual one takes a right that it does not take to get it.
+    if tablespace != USUAL_TABLESPACE {
+        add(format!(" TABLESPACE {}", ident(tablespace)));
+    }
     match (attributes.locale_provider.as_str(), &attributes.locale) {
         ("icu", Some(locale)) => add(format!(" LOCALE_PROVIDER icu ICU_LOCALE {}", literal(locale))),
         ("builtin", Some(locale)) => add(format!(" LOCALE_PROVIDER builtin BUILTIN_LOCALE {}", literal(locale))),
@@ -295,6 +304,22 @@ fn dress(name: &str, attributes: &DatabaseAttributes) -> Vec<String> {
     }
     statements.extend(attributes.settings.iter().map(|setting| facts::set(Some(name), setting)));
     statements
+}
+
+/// Gathers what makes queries quick. Where that fails, they are slow, and nothing else.
+///
+/// # Errors
+/// On cancel only.
+pub(super) fn analyze(session: &mut Session, cancel: &Cancel) -> Result<()> {
+    if session.run("ANALYZE", cancel).is_ok() {
+        return Ok(());
+    }
+    // A table of another server that is not reached ends it for all.
+    for table in facts::tables(session, cancel)? {
+        session.run(&format!("ANALYZE {}", table.sql()), cancel).unwrap_or(());
+        cancel.check()?;
+    }
+    Ok(cancel.check()?)
 }
 
 /// Counts what was counted when it was backed up.
@@ -374,7 +399,7 @@ mod tests {
             collate: "C".to_owned(),
             ctype: "C".to_owned(),
             locale: Some("de-DE".to_owned()),
-            tablespace: "pg_default".to_owned(),
+            tablespace: "wide".to_owned(),
             connection_limit: 7,
             grants: Some(vec![
                 Grant { role: None, privilege: "CONNECT".to_owned(), grantable: false },
@@ -393,7 +418,7 @@ mod tests {
         assert_eq!(
             create("d", &attributes()),
             "CREATE DATABASE \"d\" TEMPLATE template0 OWNER \"o\"\"w\" ENCODING 'UTF8' LC_COLLATE 'C' LC_CTYPE 'C' \
-             TABLESPACE \"pg_default\" LOCALE_PROVIDER icu ICU_LOCALE 'de-DE'"
+             TABLESPACE \"wide\" LOCALE_PROVIDER icu ICU_LOCALE 'de-DE'"
         );
         assert_eq!(
             dress("d", &attributes()),

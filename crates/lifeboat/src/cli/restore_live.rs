@@ -287,6 +287,7 @@ fn render_end(report: &LiveReport, is_whole: bool, surface: Surface<'_>) {
     let (roots, size, elapsed) =
         (report.roots.join(", "), render::size(report.counts.bytes), render::duration(report.elapsed));
     console.info(match report.mode {
+        _ if report.counts.entries == 0 && is_whole => format!("everything of the snapshot is in {roots} ({elapsed})"),
         _ if report.counts.entries == 0 => format!("what was asked for is in {roots} ({elapsed})"),
         _ if !is_whole => format!("what was asked for is in {roots} ({size} in {elapsed})"),
         Mode::Full => format!("{roots} is as in the snapshot ({size} in {elapsed})"),

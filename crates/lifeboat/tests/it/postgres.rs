@@ -9,10 +9,14 @@ mod cluster;
 mod edited;
 mod fingerprint;
 mod odd;
+mod plain;
 mod programs;
 mod restore;
 mod scopes;
 mod served;
+mod swap;
+mod to_database;
+mod trouble;
 mod whole;
 
 use std::time::Duration;

@@ -17,7 +17,7 @@ use super::step::{DirChange, Step};
 use super::terms::Terms;
 use crate::config::{Check, Keep, Queried};
 use crate::health::HealthCheck;
-use crate::pg::swap::Swap;
+use crate::pg::swap::{MadeRoles, Swap};
 use crate::services::{Found, Reload, Service};
 use crate::{Error, ErrorKind, Result, checks, lock};
 
@@ -106,6 +106,8 @@ enum Line {
     Aside(Vec<Aside>),
     /// The databases of servers, when they were staged.
     Servers(Vec<Swap>),
+    /// The roles that were made on servers.
+    Roles(Vec<MadeRoles>),
 }
 
 /// A journal as it was read.
@@ -123,6 +125,8 @@ pub(super) struct Story {
     pub(super) aside: Vec<Aside>,
     /// The databases of servers, with those that are staged once they are.
     pub(super) servers: Vec<Swap>,
+    /// The roles that were made for them.
+    pub(super) roles: Vec<MadeRoles>,
 }
 
 /// An open journal, and what it says so far.
@@ -214,6 +218,13 @@ impl Journal {
         Ok(())
     }
 
+    /// Notes the roles that were made.
+    pub(super) fn roles(&mut self, roles: Vec<MadeRoles>) -> Result<()> {
+        self.append(&[Line::Roles(roles.clone())])?;
+        self.story.roles = roles;
+        Ok(())
+    }
+
     /// Notes all steps, and that they begin.
     pub(super) fn swapping(
         &mut self,
@@ -282,6 +293,7 @@ impl Story {
             replaced: Replaced::default(),
             kept_until: None,
             aside: Vec::new(),
+            roles: Vec::new(),
         }
     }
 
@@ -337,6 +349,7 @@ impl Story {
             Line::Kept { until } => self.kept_until = until,
             Line::Aside(aside) => self.aside = aside,
             Line::Servers(servers) => self.servers = servers,
+            Line::Roles(roles) => self.roles = roles,
         }
     }
 

@@ -155,6 +155,7 @@ pub(super) fn after_rollback(
         return point(journal, stages, true);
     }
     servers::drop_staged(&journal.story)?;
+    servers::drop_roles(&journal.story)?;
     Stages::remove(&header.terms)?;
     Stages::restore_times(&header.terms);
     journal.remove()

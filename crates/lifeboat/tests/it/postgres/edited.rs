@@ -53,8 +53,14 @@ pub(crate) fn edit(env: &TestEnv, from: &str, to: &str, edit: impl FnOnce(&mut E
     }
     let manifest = in_order(&manifest);
     let mut tar = Vec::new();
-    for (header, name, content) in entries {
-        let content = match files.get(&name).filter(|_| is_file(header)) {
+    for number in 0..entries.len() {
+        let (header, name, content) = &entries[number];
+        let of_next = entries.get(number + 1).filter(|_| header[156] == b'x').and_then(|(_, next, _)| files.get(next));
+        if let Some(next) = of_next {
+            write(&mut tar, header, &with_size(content, next.len()));
+            continue;
+        }
+        let content = match files.get(name).filter(|_| is_file(header)) {
             _ if name == MANIFEST => manifest.as_bytes(),
             Some(content) => content,
             None => content,
@@ -94,6 +100,16 @@ fn read(tar: &[u8]) -> Vec<(&[u8], String, &[u8])> {
         at += size.next_multiple_of(BLOCK);
     }
     entries
+}
+
+/// PAX records that say a size of as many digits, with zeros before it.
+fn with_size(records: &[u8], size: usize) -> Vec<u8> {
+    let mut records = records.to_vec();
+    if let Some(at) = records.windows(6).position(|part| part == b" size=") {
+        let width = records[at + 6..].iter().position(|byte| *byte == b'\n').unwrap();
+        records[at + 6..at + 6 + width].copy_from_slice(format!("{size:0width$}").as_bytes());
+    }
+    records
 }
 
 fn write(tar: &mut Vec<u8>, header: &[u8], content: &[u8]) {

@@ -99,7 +99,7 @@ fn roles_that_are_missing_are_listed_and_made_when_that_is_agreed() {
     let [owner, reader, group, there] =
         ["role owner", "role reader", "role group", "role there"].map(|stem| cluster.role(stem, "LOGIN").name);
     let [q_owner, q_reader, q_group, q_there] = [&owner, &reader, &group, &there].map(|name| ident(name));
-    let name = cluster.create_db("with roles", &format!("OWNER {q_owner}"));
+    let name = cluster.create_db("of several", &format!("OWNER {q_owner}"));
     let served = Served::new(cluster, &[&name]);
     served.sql(&format!(
         "GRANT {q_group} TO {q_reader}; COMMENT ON ROLE {q_reader} IS 'reads'; ALTER ROLE {q_reader} SET work_mem = '7MB'; \
@@ -159,6 +159,9 @@ fn an_ordinary_role_restores_its_own_database() {
         let odd = Odd::of_owner(cluster);
         cluster.sql("postgres", &format!("ALTER ROLE {} CREATEDB", ident(&odd.owner.name)));
         let served = Served::by(cluster, &odd.owner, &[&odd.name]);
+        // That one even its owner may not read, who could give himself the right.
+        served.sql(&format!("GRANT SELECT ON SEQUENCE public.never_used TO {}", ident(&odd.owner.name)));
+        served.sql("ALTER TABLE public.secured NO FORCE ROW LEVEL SECURITY");
         let before = fingerprint(cluster, &odd.name);
         served.backup();
         served.sql("DROP TABLE public.toasted");
