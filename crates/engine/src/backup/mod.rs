@@ -198,6 +198,7 @@ impl Run<'_> {
         let exclude_tables = job.app.map(|app| app.exclude_tables.as_slice()).unwrap_or_default();
         let how = servers::How {
             is_schema_only: self.request.schema_only,
+            is_compressed: self.request.bare,
             exclude_tables,
             patience: frozen.is_some().then_some(freeze::PIN_WAIT),
             was_frozen: was_frozen && frozen.is_none(),

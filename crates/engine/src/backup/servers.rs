@@ -75,6 +75,8 @@ pub(super) type Counted = BTreeMap<String, Vec<BTreeMap<String, Rows>>>;
 #[derive(Clone, Copy)]
 pub(super) struct How<'a> {
     pub(super) is_schema_only: bool,
+    /// Whether pg_dump compresses, because nothing else will.
+    pub(super) is_compressed: bool,
     pub(super) exclude_tables: &'a [String],
     /// How long a lock may be waited for, where that is less than configured.
     pub(super) patience: Option<Duration>,
@@ -155,7 +157,8 @@ impl Server {
         (seen, started): (&Seen, Timestamp),
         watch: Watch<'_>,
     ) -> Result<Begun> {
-        let manner = Manner { format: self.source.format, is_schema_only: how.is_schema_only, is_compressed: false };
+        let manner =
+            Manner { format: self.source.format, is_schema_only: how.is_schema_only, is_compressed: how.is_compressed };
         let begun =
             dump::begin(&mut self.reached, point, (manner, how.exclude_tables, how.patience), now, watch.cancel)?;
         if begun.is_another && how.was_frozen {

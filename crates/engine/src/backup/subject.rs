@@ -4,6 +4,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::{Path, PathBuf};
 
+use super::bare;
 use crate::config::{AppConfig, Config, Destination, Export, PostgresSource, Source, SqliteSource};
 use crate::report::{BackupRequest, Selection, Subject};
 use crate::services::Service;
@@ -201,6 +202,9 @@ fn of_app<'a>(
     }
     if request.only.is_empty() && !request.schema_only {
         job.exports = app.exports.iter().map(|(name, export)| (name.clone(), export.clone())).collect();
+    }
+    if request.bare && !bare::is_one(&job) {
+        return Err(bare::not_one());
     }
     // A database of its own is no part of a source of files, whether it is backed up in this run or not.
     for source in app.sources.values() {

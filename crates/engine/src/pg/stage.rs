@@ -58,10 +58,14 @@ impl Staging<'_> {
     ) -> Result<Staged> {
         let cancel = watch.cancel;
         let mut session = self.session(self.maintenance_db)?;
-        let attributes = match live {
+        let mut attributes = match live {
             Some(live) => live.attributes.clone(),
             None => self.fitting(&recorded.attributes, &mut session, cancel)?,
         };
+        // Of a dump that came without a manifest nothing is known.
+        if attributes.owner.is_empty() {
+            session.user().clone_into(&mut attributes.owner);
+        }
         session.run(&create(name, &attributes), cancel)?;
         let made = facts::database(&mut session, name, cancel)?;
         let oid = made.map(|made| made.oid).ok_or_else(|| Error::new(ErrorKind::Failed, "the new database is gone"))?;
@@ -247,9 +251,13 @@ fn kind_of(said: &str) -> ErrorKind {
     }
 }
 
-/// The statement that makes an empty database.
+/// The statement that makes an empty database: as the server does by itself, where
+/// the encoding is not known.
 fn create(name: &str, attributes: &DatabaseAttributes) -> String {
     let DatabaseAttributes { owner, encoding, collate, ctype, tablespace, .. } = attributes;
+    if encoding.is_empty() {
+        return format!("CREATE DATABASE {} TEMPLATE template0 OWNER {}", ident(name), ident(owner));
+    }
     let mut sql = format!(
         "CREATE DATABASE {} TEMPLATE template0 OWNER {} ENCODING {} LC_COLLATE {} LC_CTYPE {}",
         ident(name),

@@ -150,8 +150,13 @@ pub(crate) fn restore(
             old: None,
         }],
     };
+    // Of a dump that came without a manifest, the live one says what it is made with.
+    let like = match chosen.database.attributes.owner.as_str() {
+        "" => facts::database(&mut session, &chosen.database.name, watch.cancel)?,
+        _ => None,
+    };
     let made = with_dump(&archive, chosen.database, data_dir, request.threads, watch, |dump| {
-        let staged = staging.make(&staged_name, chosen.database, dump, None, watch)?;
+        let staged = staging.make(&staged_name, chosen.database, dump, like.as_ref(), watch)?;
         stage::compare_rows(&request.name, &chosen.database.tables, &staged.tables)?;
         watch.cancel.check()?;
         Ok(staged)

@@ -61,8 +61,8 @@ pub(crate) struct Args {
     /// Restore only this source, or what matches GLOB in it, or one database of it; may be repeated
     #[arg(long, value_name = "SOURCE[/GLOB]", conflicts_with = "to")]
     only: Vec<String>,
-    /// Which source a bare database without a manifest is
-    #[arg(long = "as", value_name = "[APP/]SOURCE", conflicts_with = "to")]
+    /// Which database a bare file without a manifest is: its source, or one of several of it
+    #[arg(long = "as", value_name = "[APP/]SOURCE[/DATABASE]", conflicts_with = "to")]
     as_source: Option<String>,
     /// Do not ask before existing things are overwritten, deleted or stopped
     #[arg(long, conflicts_with = "to")]

@@ -4,6 +4,7 @@
 
 mod asked;
 mod bank;
+mod bare;
 mod cluster;
 mod edited;
 mod everything;
