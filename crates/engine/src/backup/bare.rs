@@ -21,9 +21,9 @@ pub(super) const MODE: u32 = 0o600;
 
 /// Writes the one database that was gathered, then its manifest.
 pub(super) fn write(run: &Run<'_>, gathered: Gathered) -> Result<Made> {
-    let Gathered { roots, databases, dumps, .. } = gathered;
+    let Gathered { roots, databases, dumps, printed, .. } = gathered;
     let Ok([database]) = <[CopiedDatabase; 1]>::try_from(databases).map_err(|_| ()) else { return Err(not_one()) };
-    if !roots.is_empty() || !dumps.is_empty() {
+    if !roots.is_empty() || !dumps.is_empty() || !printed.is_empty() {
         return Err(not_one());
     }
     let mut source = database.describe(run.started);

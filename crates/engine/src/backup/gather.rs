@@ -319,6 +319,7 @@ mod tests {
             stops: BTreeMap::new(),
             databases,
             servers: Vec::new(),
+            printed: Vec::new(),
             is_scope: false,
             destinations: Vec::new(),
             withheld: Vec::new(),

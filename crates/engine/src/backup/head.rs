@@ -48,8 +48,8 @@ pub(super) fn of(run: &Run<'_>, sources: Vec<record::Source>, totals: Totals, fi
 /// What is recorded of a source that failed.
 pub(super) fn describe_failed(run: &Run<'_>, source: &FailedSource, finished: Timestamp) -> record::Source {
     let kind = run.job.app.and_then(|app| app.sources.get(&source.name)).map_or("files", |source| source.kind());
-    // A server's name is no place in a file system.
-    let root = (kind != "postgres").then_some(Path::new(&source.root));
+    // The name of a server and a command are no places in a file system.
+    let root = matches!(kind, "files" | "sqlite").then_some(Path::new(&source.root));
     let mut failed = gather::describe(&source.name, kind, root, run.started);
     failed.finished = finished;
     failed.details.failed = Some(source.message.clone());

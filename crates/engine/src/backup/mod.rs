@@ -6,6 +6,7 @@ mod bare;
 mod gather;
 mod head;
 mod plan;
+mod printed;
 mod servers;
 mod ship;
 mod stops;
@@ -38,6 +39,7 @@ use crate::tally::Tally;
 use crate::{Cancel, Error, ErrorKind, Result, workers};
 use gather::{CopiedDatabase, Dumped, Failures};
 pub(crate) use plan::plan;
+use printed::Printed;
 use servers::Begun;
 use stops::Stops;
 use subject::Job;
@@ -82,6 +84,7 @@ struct Gathered {
     roots: Vec<Root>,
     databases: Vec<CopiedDatabase>,
     dumps: Vec<Begun>,
+    printed: Vec<Printed>,
     /// What becomes of the dumps.
     seen: Seen,
     failures: Failures,
@@ -167,6 +170,8 @@ impl Run<'_> {
         // A server that does not answer is not to be waited for while anything stands still.
         let mut not_reached = Failures::default();
         let mut servers = servers::reach(job, self.cancel, &mut not_reached)?;
+        let seen = Seen::default();
+        let printed = printed::prepare(job, (&seen, self.started), self.watch(), &mut not_reached)?;
         let pin = |patience: Duration| {
             let (began, mut failures) = (Instant::now(), Failures::default());
             let patience = (patience < PATIENT).then_some(patience);
@@ -193,7 +198,6 @@ impl Run<'_> {
             patience: frozen.is_some().then_some(freeze::PIN_WAIT),
             was_frozen: was_frozen && frozen.is_none(),
         };
-        let seen = Seen::default();
         let dumps = servers::begin(servers, how, &now, (&seen, self.started), self.watch(), &mut failures)?;
         if !pinned.is_empty() {
             self.target.create_dir()?;
@@ -202,18 +206,22 @@ impl Run<'_> {
             .map_err(|error| self.target.not_written(error))?;
         let was_filled = |source: &str| ship::was_filled(self, source);
         let roots = gather::open_roots(job, frozen.as_ref(), was_filled, &mut failures)?;
-        if roots.is_empty() && databases.is_empty() && dumps.is_empty() {
+        if roots.is_empty() && databases.is_empty() && dumps.is_empty() && printed.is_empty() {
             return Err(all_failed(&failures.0));
         }
-        Ok(Gathered { roots, databases, dumps, seen, failures })
+        Ok(Gathered { roots, databases, dumps, printed, seen, failures })
     }
 
     /// Reads what was gathered into an archive, and gives that its name.
     fn capture(&self, gathered: Gathered) -> Result<Made> {
-        let Gathered { roots, databases, dumps, seen, mut failures } = gathered;
+        let Gathered { roots, databases, dumps, printed, seen, mut failures } = gathered;
         let outputs = outputs(&self.job, &self.target);
         self.expect(&outputs, &roots)?;
-        let (dumps, counting): (Vec<_>, Vec<_>) = dumps.into_iter().map(|begun| (begun.dumped, begun.counting)).unzip();
+        let (mut dumps, counting): (Vec<_>, Vec<_>) =
+            dumps.into_iter().map(|begun| (begun.dumped, begun.counting)).unzip();
+        let (of_programs, points): (Vec<_>, Vec<_>) =
+            printed.into_iter().map(|printed| (printed.dumped, printed.points)).unzip();
+        dumps.extend(of_programs);
         let mut reports: Vec<DatabaseReport> = databases.iter().map(CopiedDatabase::report).collect();
         let mut sources: Vec<record::Source> =
             roots.iter().map(|root| gather::describe_root(root, self.started)).collect();
@@ -233,8 +241,10 @@ impl Run<'_> {
         self.pauses.tell(self.tally);
         let mut read = read?;
         servers::fill(&mut sources, counted?);
+        printed::fill(&mut sources, &points);
         self.drop_failed(&stops, &seen, &mut sources, &mut failures)?;
         reports.extend(servers::reports(&sources, &seen));
+        reports.extend(printed::reports(&sources, &seen));
         self.refuse_nothing(&read.captured)?;
         let finished = self.ground.clock.timestamp();
         for source in &mut sources {
@@ -301,7 +311,8 @@ impl Run<'_> {
         }
         for (name, message) in seen.failed() {
             let server = self.job.servers.iter().find(|(server, _)| *server == name);
-            let root = server.map(|(_, source)| source.server.name()).unwrap_or_default();
+            let root = server.map(|(_, source)| source.server.name());
+            let root = root.or_else(|| printed::root(&self.job, &name)).unwrap_or_default();
             let broken = Error::new(ErrorKind::Failed, message).next(CHECK_DUMP);
             failures.keep(&name, Path::new(&root), Err::<(), _>(broken))?;
             sources.retain(|source| source.name != name);

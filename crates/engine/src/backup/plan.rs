@@ -4,7 +4,7 @@ use lifeboat_format::path::shown;
 
 use super::gather::{self, Failures};
 use super::target::Target;
-use super::{Ground, all_failed, count, host, options, outputs, ship, subject};
+use super::{Ground, all_failed, count, host, options, outputs, printed, ship, subject};
 use crate::Result;
 use crate::report::{BackupPlan, BackupRequest, PlannedSource, Watch};
 use crate::source::files::{LeftOut, Tree};
@@ -43,6 +43,7 @@ pub(crate) fn plan(ground: &Ground<'_>, request: &BackupRequest, watch: Watch<'_
             Err(error) => failures.add(name, &source.path, format!("it cannot be read: {error}")),
         }
     }
+    sources.extend(printed::plan(&job, watch, &mut failures)?);
     if sources.is_empty() {
         return Err(all_failed(&failures.0));
     }

@@ -20,6 +20,8 @@ pub(super) struct Job<'a> {
     pub(super) stops: BTreeMap<String, Vec<Service>>,
     pub(super) databases: Vec<(String, SqliteSource)>,
     pub(super) servers: Vec<(String, PostgresSource)>,
+    /// What programs print: sources of the kinds `mariadb` and `command`.
+    pub(super) printed: Vec<(String, Source)>,
     /// Whether it is only a part of the app.
     pub(super) is_scope: bool,
     /// Where the archive goes; none: to one directory that is no destination.
@@ -130,6 +132,7 @@ fn of_paths<'a>(request: &BackupRequest, paths: &[PathBuf], host: &str, withheld
         stops: BTreeMap::new(),
         databases: Vec::new(),
         servers: Vec::new(),
+        printed: Vec::new(),
         is_scope: false,
         destinations: Vec::new(),
         withheld,
@@ -161,6 +164,7 @@ fn of_app<'a>(
         stops: BTreeMap::new(),
         databases: Vec::new(),
         servers: Vec::new(),
+        printed: Vec::new(),
         is_scope: app.sources.keys().any(|name| !is_asked(&name)),
         destinations: destinations(request, app, config)?,
         withheld,
@@ -169,6 +173,7 @@ fn of_app<'a>(
         match source {
             Source::Sqlite(source) => job.databases.push((name.clone(), source.clone())),
             Source::Postgres(source) => job.servers.push((name.clone(), source.clone())),
+            Source::Mariadb(_) | Source::Command(_) => job.printed.push((name.clone(), source.clone())),
             Source::Files(source) => {
                 let more = |patterns: &[String], of: &[String]| [of, patterns].concat();
                 let Selection { include, exclude, .. } = &request.selection;

@@ -9,7 +9,6 @@
 
 mod attended;
 mod companion;
-#[cfg_attr(not(test), expect(dead_code, reason = "for sources that are dumped, of which there is none yet"))]
 mod piped;
 mod running;
 mod said;
@@ -134,7 +133,6 @@ impl<'a> Tool<'a> {
     }
 }
 
-#[cfg_attr(not(test), expect(dead_code, reason = "for sources that are dumped, of which there is none yet"))]
 impl<'a> Tool<'a> {
     /// Adds to the environment that it has from us. Nothing secret: all that
     /// runs as our user may read it.

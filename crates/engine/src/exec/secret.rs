@@ -26,7 +26,6 @@ impl Secret {
     }
 }
 
-#[cfg_attr(not(test), expect(dead_code, reason = "for sources that are dumped, of which there is none yet"))]
 impl Secret {
     /// Where a child opens what is its stdin ([`super::Tool::secret`]).
     pub(crate) const AS_STDIN: &str = "/dev/stdin";

@@ -134,7 +134,7 @@ fn find_source<'a>(
     let databases = config.into_iter().flat_map(|config| config.apps.values()).flat_map(|app| {
         app.sources.iter().filter_map(move |(name, source)| match source {
             Source::Sqlite(source) => Some((app, name.as_str(), source.path.as_path())),
-            Source::Files(_) | Source::Postgres(_) => None,
+            _ => None,
         })
     });
     let all: Vec<_> = databases.collect();

@@ -141,6 +141,7 @@ impl<'a> Survey<'a> {
             scripts: Vec::new(),
             roots: targets.planned.clone(),
             lacks,
+            not_restored: targets.apart.clone(),
             counts: super::plan::Counts::default(),
             overwritten: Vec::new(),
             deleted: Vec::new(),
