@@ -219,8 +219,8 @@ impl Run<'_> {
         self.expect(&outputs, &roots)?;
         let (mut dumps, counting): (Vec<_>, Vec<_>) =
             dumps.into_iter().map(|begun| (begun.dumped, begun.counting)).unzip();
-        let (of_programs, points): (Vec<_>, Vec<_>) =
-            printed.into_iter().map(|printed| (printed.dumped, printed.points)).unzip();
+        let (of_programs, found): (Vec<_>, Vec<_>) =
+            printed.into_iter().map(|printed| (printed.dumped, printed.found)).unzip();
         dumps.extend(of_programs);
         let mut reports: Vec<DatabaseReport> = databases.iter().map(CopiedDatabase::report).collect();
         let mut sources: Vec<record::Source> =
@@ -241,7 +241,7 @@ impl Run<'_> {
         self.pauses.tell(self.tally);
         let mut read = read?;
         servers::fill(&mut sources, counted?);
-        printed::fill(&mut sources, &points);
+        printed::fill(&mut sources, &found);
         self.drop_failed(&stops, &seen, &mut sources, &mut failures)?;
         reports.extend(servers::reports(&sources, &seen));
         reports.extend(printed::reports(&sources, &seen));

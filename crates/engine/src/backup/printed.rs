@@ -2,6 +2,7 @@
 //! and commands. Looked at before anything stands still, and begun one after the
 //! other when the capture comes to them.
 
+use std::collections::BTreeMap;
 use std::path::Path;
 use std::sync::Arc;
 
@@ -13,7 +14,7 @@ use super::gather::{self, Dumped, Failures};
 use super::subject::Job;
 use crate::config::{CommandSource, MariadbSource, Source};
 use crate::exec::{Tool, command_line};
-use crate::mariadb::dump::{Began, Dump, LAST_LINE};
+use crate::mariadb::dump::{self, Began, Dump, LAST_LINE};
 use crate::mariadb::{Client, Tools};
 use crate::pg::dump::file_name;
 use crate::report::{DatabaseReport, PlannedSource, Watch};
@@ -23,16 +24,16 @@ use crate::{Cancel, Problem, ProblemClass, Result, tables};
 /// How many names stand in a message.
 const NAMED_MAX: usize = 3;
 
-/// A source, and the moments at which its dumps begin.
+/// A source, and what is known of it when it was read.
 pub(super) struct Printed {
     pub(super) dumped: Dumped,
-    pub(super) points: Points,
+    pub(super) found: Found,
 }
 
-/// The moments at which the dumps of a source begin, in the order of its databases.
-pub(super) struct Points {
+/// When the dumps of a source began and how many rows they hold, in the order of its databases.
+pub(super) struct Found {
     source: String,
-    began: Vec<Began>,
+    dumps: Vec<(Began, dump::Rows)>,
 }
 
 /// Where the source `name` is, for messages.
@@ -81,8 +82,8 @@ fn of_command(
     });
     let items = vec![Streamed::new(place.clone(), name, started, start, seen)];
     let description = gather::describe(name, "command", None, started);
-    let points = Points { source: name.to_owned(), began: Vec::new() };
-    Ok(Printed { dumped: Dumped { description, place, items }, points })
+    let found = Found { source: name.to_owned(), dumps: Vec::new() };
+    Ok(Printed { dumped: Dumped { description, place, items }, found })
 }
 
 /// The dumps of all databases of a source, before any has begun.
@@ -105,13 +106,13 @@ fn of_server(
 ) -> Result<Printed> {
     let place = EntryPath::new(record::Source::usual_place("mariadb", name))?;
     let (client, dumps) = dumps(job, source, started, watch.cancel)?;
-    let (mut databases, mut items, mut began) = (Vec::new(), Vec::new(), Vec::new());
+    let (mut databases, mut items, mut begun) = (Vec::new(), Vec::new(), Vec::new());
     for (database, dump) in source.databases.iter().zip(dumps) {
         let path = place.join(format!("{}.sql", file_name(database)).as_bytes())?;
         let recorded = record(database, &path, &dump);
         tell_loose(name, &recorded, watch);
         databases.push(recorded);
-        began.push(dump.began.clone());
+        begun.push((dump.began.clone(), dump.rows.clone()));
         let cancel = watch.cancel.clone();
         let start: Start = Arc::new(move || dump.start(&cancel));
         items.push(Streamed::new(path, name, started, start, seen).ends_with(LAST_LINE));
@@ -119,8 +120,8 @@ fn of_server(
     let mut description = gather::describe(name, "mariadb", None, started);
     let server_version = client.version(watch.cancel)?;
     description.details.mariadb = Some(Mariadb { server_version, databases });
-    let points = Points { source: name.to_owned(), began };
-    Ok(Printed { dumped: Dumped { description, place, items }, points })
+    let found = Found { source: name.to_owned(), dumps: begun };
+    Ok(Printed { dumped: Dumped { description, place, items }, found })
 }
 
 fn record(name: &str, path: &EntryPath, dump: &Dump) -> MariadbDatabase {
@@ -134,7 +135,7 @@ fn record(name: &str, path: &EntryPath, dump: &Dump) -> MariadbDatabase {
         charset: database.charset.clone(),
         collation: database.collation.clone(),
         size_bytes: database.tables.iter().map(|table| table.bytes).sum(),
-        tables: held.clone().map(|table| (table.name.clone(), Rows { rows: table.rows, estimated: true })).collect(),
+        tables: BTreeMap::new(),
         excluded_tables: dump.excluded.clone(),
         loose_tables: loose.map(|table| table.name.clone()).collect(),
     }
@@ -155,13 +156,16 @@ fn tell_loose(source: &str, database: &MariadbDatabase, watch: Watch<'_>) {
     watch.monitor.problem(Problem::new(ProblemClass::LiveDatabase, source.as_bytes(), message));
 }
 
-/// Puts the moments at which dumps began into the records of `sources`.
-pub(super) fn fill(sources: &mut [record::Source], all: &[Points]) {
-    for points in all {
-        let Some(source) = sources.iter_mut().find(|source| source.name == points.source) else { continue };
+/// Puts what is known only when all was read into the records of `sources`.
+pub(super) fn fill(sources: &mut [record::Source], all: &[Found]) {
+    for found in all {
+        let Some(source) = sources.iter_mut().find(|source| source.name == found.source) else { continue };
         let Some(mariadb) = &mut source.details.mariadb else { continue };
-        for (database, began) in mariadb.databases.iter_mut().zip(&points.began) {
+        for (database, (began, rows)) in mariadb.databases.iter_mut().zip(&found.dumps) {
             database.point = began.at();
+            let excluded = &database.excluded_tables;
+            let held = rows.take().unwrap_or_default().into_iter().filter(|(table, _)| !excluded.contains(table));
+            database.tables = held.map(|(table, rows)| (table, Rows { rows, estimated: false })).collect();
         }
         // Several are of several moments, so that the source is of none.
         if let [database] = mariadb.databases.as_slice() {
@@ -182,7 +186,7 @@ pub(super) fn reports(sources: &[record::Source], seen: &Seen) -> Vec<DatabaseRe
                 size_bytes: path.and_then(|path| seen.bytes(&path)).unwrap_or(0),
                 tables: database.tables.len() as u64,
                 rows: database.tables.values().map(|rows| rows.rows).sum(),
-                is_estimated: true,
+                is_estimated: false,
                 excluded_tables: database.excluded_tables.clone(),
             });
         }

@@ -46,8 +46,7 @@ pub(crate) struct Database {
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) struct Table {
     pub(crate) name: String,
-    /// The server's estimate.
-    pub(crate) rows: u64,
+    /// Bytes on the server's disk, by its estimate.
     pub(crate) bytes: u64,
     /// Whether it takes part in transactions, so that a dump sees it as of one moment.
     pub(crate) is_transactional: bool,
@@ -121,18 +120,16 @@ impl Client {
             return Ok(None);
         };
         let sql = format!(
-            "SELECT t.TABLE_SCHEMA, t.TABLE_NAME, IFNULL(t.TABLE_ROWS, 0), \
-             IFNULL(t.DATA_LENGTH, 0) + IFNULL(t.INDEX_LENGTH, 0), IFNULL(e.TRANSACTIONS, ''), t.TABLE_TYPE \
+            "SELECT t.TABLE_SCHEMA, t.TABLE_NAME, IFNULL(t.DATA_LENGTH, 0) + IFNULL(t.INDEX_LENGTH, 0), IFNULL(e.TRANSACTIONS, ''), t.TABLE_TYPE \
              FROM information_schema.TABLES t LEFT JOIN information_schema.ENGINES e ON e.ENGINE = t.ENGINE \
              WHERE t.TABLE_SCHEMA = {} AND t.TABLE_TYPE IN ('BASE TABLE', 'SYSTEM VERSIONED') ORDER BY t.TABLE_NAME",
             literal(name)
         );
         let tables = self.rows(&sql, cancel)?.into_iter().filter(is_it).filter_map(|row| {
-            let [_, name, rows, bytes, transactions, kind] = <[String; 6]>::try_from(row).ok()?;
-            let number = |text: &str| text.parse().unwrap_or(0);
-            let (rows, bytes) = (number(&rows), number(&bytes));
+            let [_, name, bytes, transactions, kind] = <[String; 5]>::try_from(row).ok()?;
+            let bytes = bytes.parse().unwrap_or(0);
             let (is_transactional, is_versioned) = (transactions == "YES", kind == "SYSTEM VERSIONED");
-            Some(Table { name, rows, bytes, is_transactional, is_versioned })
+            Some(Table { name, bytes, is_transactional, is_versioned })
         });
         let tables = tables.collect();
         let of = literal(name);
@@ -156,7 +153,9 @@ impl Client {
     ) -> Result<std::collections::BTreeMap<String, u64>> {
         let mut counted = std::collections::BTreeMap::new();
         for table in tables {
-            let sql = format!("SELECT COUNT(*) FROM {}.{}", ident(database), ident(&table.name));
+            // As a dump has them, with those that are over.
+            let all = if table.is_versioned { " FOR SYSTEM_TIME ALL" } else { "" };
+            let sql = format!("SELECT COUNT(*) FROM {}.{}{all}", ident(database), ident(&table.name));
             let rows = self.rows(&sql, cancel)?.into_iter().flatten().next();
             counted.insert(table.name.clone(), rows.and_then(|text| text.parse().ok()).unwrap_or(0));
         }

@@ -8,6 +8,8 @@ use std::time::{Duration, Instant};
 use jiff::Timestamp;
 
 use super::client::Database;
+use super::rows::Counting;
+pub(crate) use super::rows::Rows;
 use super::{Client, ENVIRONMENT};
 use crate::exec::{Secret, Stream, Tool};
 use crate::{Cancel, Error, ErrorKind, Result};
@@ -52,6 +54,8 @@ pub(crate) struct Dump {
     /// Tables whose rows are left out.
     pub(crate) excluded: Vec<String>,
     pub(crate) began: Began,
+    /// Known when it was read to its end.
+    pub(crate) rows: Rows,
     /// What time it was at a moment.
     clock: (Timestamp, Instant),
 }
@@ -81,6 +85,7 @@ impl Dump {
             excluded: excluded.collect(),
             database,
             began: Began::default(),
+            rows: Rows::default(),
             clock: (now, Instant::now()),
         })
     }
@@ -100,7 +105,7 @@ impl Dump {
         arguments.extend(self.excluded.iter().map(|table| format!("--{option}={}.{table}", self.name)));
         let (since, at) = self.clock;
         *self.began.0.lock().unwrap_or_else(PoisonError::into_inner) = Some(since + at.elapsed());
-        let main = self.stream(&arguments, &[], cancel)?;
+        let main = Counting::new(self.stream(&arguments, &[], cancel)?, self.rows.clone());
         if skips_rows || self.excluded.is_empty() {
             return Ok(Box::new(main));
         }

@@ -7,6 +7,7 @@ pub(crate) mod client;
 pub(crate) mod dump;
 mod reach;
 mod rights;
+mod rows;
 pub(crate) mod script;
 mod tools;
 
