@@ -8,11 +8,11 @@ use serde::Serialize;
 pub use lifeboat_format::archive::verify::Verdict;
 pub use lifeboat_format::model::{EntryKind, Outcome};
 pub use lifeboat_format::path::{EntryPath, shown};
-pub use lifeboat_format::record::{Head, Record};
+pub use lifeboat_format::record::{Head, Postgres, Record};
 
 use crate::clock::Clock;
 use crate::config::Carried;
-pub use crate::config::{AppConfig, CheckedApp, Config, ConfigReport, EffectiveConfig, Keep};
+pub use crate::config::{AppConfig, CheckedApp, Config, ConfigReport, DumpFormat, EffectiveConfig, Keep};
 pub use crate::destination::listing::Snapshot;
 pub use crate::freeze::guard::run as run_guard;
 pub use crate::freeze::{GuardProgram, LeftPaused, Pause};
@@ -20,8 +20,8 @@ pub use crate::overview::{AppStatus, Named, PlaceStatus};
 pub use crate::presets::{InitReport, InitRequest, Preset};
 pub use crate::report::{
     Action, BackupPlan, BackupReport, BackupRequest, CompressionKind, DatabaseReport, FailedSource, LISTED_MAX,
-    ListReport, PlanLine, PlannedSource, Problems, RestorePlan, RestoreReport, RestoreRequest, Selection, Shipped,
-    Subject, VerifyReport, Watch,
+    ListReport, PlanLine, PlannedDump, PlannedServer, PlannedSource, Problems, RestorePlan, RestoreReport,
+    RestoreRequest, Selection, Shipped, Subject, VerifyReport, Watch,
 };
 pub use crate::restore::command::{CommandPlan, CommandReport, CommandRequest};
 pub use crate::restore::database::{DatabaseRequest, DatabaseRestored};
@@ -105,7 +105,7 @@ impl App<'_> {
         let done = self.locked_backup(request, watch);
         if let Subject::App(app) = &request.subject {
             // That a part went well says nothing of the whole.
-            if request.only.is_empty() || done.is_err() {
+            if (request.only.is_empty() && !request.schema_only) || done.is_err() {
                 runs::note_backup(&self.data_dir, app, began, self.clock.timestamp(), &done);
             }
         }
@@ -175,7 +175,7 @@ impl App<'_> {
         opened: &mut dyn FnMut(Option<&Head>),
         each: &mut dyn FnMut(&EntryPath, &Verdict),
     ) -> Result<VerifyReport> {
-        crate::restore::inspect::verify(archive, threads, watch, opened, each)
+        crate::restore::inspect::verify(archive, self.config.as_ref(), threads, watch, opened, each)
     }
 
     /// What [`App::restore_to`] would do; tells `each` of every entry. Writes nothing.

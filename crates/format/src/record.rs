@@ -176,6 +176,9 @@ pub struct MariadbDatabase {
 pub struct Postgres {
     /// The server's `server_version_num`, such as 150018.
     pub server_version: u32,
+    /// When the last database reached its point; the first did at the source's.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub last_point: Option<jiff::Timestamp>,
     /// Whether it holds no rows.
     #[serde(default, skip_serializing_if = "std::ops::Not::not")]
     pub schema_only: bool,

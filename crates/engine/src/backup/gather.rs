@@ -161,6 +161,7 @@ impl CopiedDatabase {
             rows: self.facts.tables.values().sum(),
             excluded_tables: self.facts.excluded_tables.clone(),
             database: None,
+            is_schema_only: false,
             is_estimated: false,
         }
     }

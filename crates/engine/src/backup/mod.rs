@@ -6,6 +6,7 @@ mod bare;
 mod gather;
 mod head;
 mod plan;
+mod preview;
 mod printed;
 mod servers;
 mod ship;
@@ -30,6 +31,8 @@ use lifeboat_store::durable::{self, Unnamed};
 use crate::clock::Clock;
 use crate::config::{self, Config};
 use crate::freeze::{self, Freezing, GuardProgram, Pause, Pauses};
+use crate::pg::Tools;
+use crate::pg::probe::{Probes, Readers};
 use crate::report::{BackupReport, BackupRequest, DatabaseReport, FailedSource, Shipped, Watch};
 use crate::services::{How, Service};
 use crate::source::files::{LeftOut, Options, OutputDir, Tree};
@@ -165,7 +168,9 @@ impl Run<'_> {
     /// app goes on when the last file was read.
     fn gather(&self) -> Result<Gathered> {
         let job = &self.job;
-        let services: &[Service] = job.app.map(|app| app.freeze.as_slice()).unwrap_or_default();
+        // Nothing that is written meanwhile is in a structure alone.
+        let app = job.app.filter(|_| !self.request.schema_only);
+        let services: &[Service] = app.map(|app| app.freeze.as_slice()).unwrap_or_default();
         let now = || self.ground.clock.timestamp();
         // A server that does not answer is not to be waited for while anything stands still.
         let mut not_reached = Failures::default();
@@ -193,7 +198,7 @@ impl Run<'_> {
         };
         let exclude_tables = job.app.map(|app| app.exclude_tables.as_slice()).unwrap_or_default();
         let how = servers::How {
-            is_schema_only: false,
+            is_schema_only: self.request.schema_only,
             exclude_tables,
             patience: frozen.is_some().then_some(freeze::PIN_WAIT),
             was_frozen: was_frozen && frozen.is_none(),
@@ -217,6 +222,7 @@ impl Run<'_> {
         let Gathered { roots, databases, dumps, printed, seen, mut failures } = gathered;
         let outputs = outputs(&self.job, &self.target);
         self.expect(&outputs, &roots)?;
+        let tools: Vec<Tools> = dumps.iter().map(|begun| begun.tools.clone()).collect();
         let (mut dumps, counting): (Vec<_>, Vec<_>) =
             dumps.into_iter().map(|begun| (begun.dumped, begun.counting)).unzip();
         let (of_programs, found): (Vec<_>, Vec<_>) =
@@ -254,8 +260,12 @@ impl Run<'_> {
             source.pause_ms = u64::try_from(pause.as_millis()).unwrap_or(u64::MAX);
         }
         sources.extend(failures.0.iter().map(|failed| head::describe_failed(self, failed, finished)));
+        if failures.0.is_empty() {
+            let excluded = sources.iter().flat_map(head::excluded_tables);
+            head::tell_unmatched(&self.job, self.request, excluded, self.tally);
+        }
         let head = head::of(self, sources, read.captured.totals(), finished);
-        let (archive, verified) = self.make_archive(read.captured, &head)?;
+        let (archive, verified) = self.make_archive(read.captured, &head, &tools)?;
         let size_bytes = archive.len();
         let path =
             archive.publish(self.target.names(), ARCHIVE_MODE).map_err(|error| self.target.not_published(error))?;
@@ -353,17 +363,17 @@ impl Run<'_> {
     }
 
     /// The archive without a name yet, and whether it was read back.
-    fn make_archive(&self, captured: Captured, head: &Head) -> Result<(Unnamed, bool)> {
+    fn make_archive(&self, captured: Captured, head: &Head, tools: &[Tools]) -> Result<(Unnamed, bool)> {
         let target = &self.target;
         let archive = captured.finish(&target.dir, head).map_err(|error| target.not_written(error.into()))?;
         if self.verifies() {
-            self.read_back(&archive, head)?;
+            self.read_back(&archive, head, tools)?;
         }
         self.cancel.check().map_err(|error| target.not_written(error.into()))?;
         Ok((archive, self.verifies()))
     }
 
-    fn read_back(&self, archive: &Unnamed, head: &Head) -> Result<()> {
+    fn read_back(&self, archive: &Unnamed, head: &Head, tools: &[Tools]) -> Result<()> {
         let file = archive.file().try_clone().map_err(|error| Error::new(ErrorKind::Failed, error.to_string()))?;
         let shown = PathBuf::from("the archive that was just written");
         let threads = workers::count(self.request.threads);
@@ -373,8 +383,10 @@ impl Run<'_> {
                 first.get_or_insert_with(|| format!("{path}: {why}"));
             }
         };
+        let probes = Probes::of(Some(head), &Readers::Beside(tools), self.cancel)
+            .map_err(|error| self.target.not_written(error))?;
         let findings = Archive::of_file(file, &shown)
-            .and_then(|archive| verify::verify(&archive, threads, self.cancel, &verify::no_probe, &mut each));
+            .and_then(|archive| verify::verify(&archive, threads, self.cancel, &|path| probes.probe(path), &mut each));
         let findings = match findings {
             Ok(findings) => findings,
             Err(error) if error.kind() == lifeboat_format::ErrorKind::Corrupt => {
@@ -384,6 +396,11 @@ impl Run<'_> {
         };
         if findings.is_good() && findings.entries == head.totals.entries {
             return Ok(());
+        }
+        // A program that looked into a dump was stopped too, and is not to blame.
+        self.cancel.check().map_err(|error| self.target.not_written(error.into()))?;
+        if probes.have_failed() && findings.damage.is_none() {
+            return Err(bad_dump(&first.unwrap_or_default()));
         }
         let damage = findings.damage.or(first).unwrap_or_else(|| "it holds another number of entries".to_owned());
         Err(bad_archive(&damage))
@@ -436,6 +453,12 @@ fn bad_archive(damage: &str) -> Error {
     Error::new(ErrorKind::Corrupt, format!("the archive did not read back as it was written: {damage}"))
         .state("the archive was thrown away; what was backed up is untouched")
         .next("run the backup again; if it fails again, test this machine's memory and disk")
+}
+
+fn bad_dump(damage: &str) -> Error {
+    Error::new(ErrorKind::Corrupt, format!("a dump is not whole: {damage}"))
+        .state("the archive was thrown away; what was backed up is untouched")
+        .next("run the backup again; if it fails again, run pg_dump and pg_restore by hand, as the same user")
 }
 
 fn options(request: &BackupRequest) -> Options {

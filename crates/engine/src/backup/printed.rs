@@ -186,6 +186,7 @@ pub(super) fn reports(sources: &[record::Source], seen: &Seen) -> Vec<DatabaseRe
                 size_bytes: path.and_then(|path| seen.bytes(&path)).unwrap_or(0),
                 tables: database.tables.len() as u64,
                 rows: database.tables.values().map(|rows| rows.rows).sum(),
+                is_schema_only: false,
                 is_estimated: false,
                 excluded_tables: database.excluded_tables.clone(),
             });
@@ -195,7 +196,13 @@ pub(super) fn reports(sources: &[record::Source], seen: &Seen) -> Vec<DatabaseRe
 }
 
 /// What would be dumped. Servers are asked; commands are not run.
-pub(super) fn plan(job: &Job<'_>, watch: Watch<'_>, failures: &mut Failures) -> Result<Vec<PlannedSource>> {
+/// Adds to `excluded` the tables whose rows would be left out.
+pub(super) fn plan(
+    job: &Job<'_>,
+    excluded: &mut Vec<String>,
+    watch: Watch<'_>,
+    failures: &mut Failures,
+) -> Result<Vec<PlannedSource>> {
     let mut planned = Vec::new();
     for (name, source) in &job.printed {
         let root = root_of(source);
@@ -203,12 +210,13 @@ pub(super) fn plan(job: &Job<'_>, watch: Watch<'_>, failures: &mut Failures) -> 
             Source::Mariadb(mariadb) => {
                 let found = dumps(job, mariadb, Timestamp::UNIX_EPOCH, watch.cancel);
                 let Some((_, dumps)) = failures.keep(name, Path::new(&root), found)? else { continue };
+                excluded.extend(dumps.iter().flat_map(|dump| dump.excluded.clone()));
                 let tables = dumps.iter().flat_map(|dump| &dump.database.tables);
                 (dumps.len() as u64, tables.map(|table| table.bytes).sum())
             }
             _ => (1, 0),
         };
-        planned.push(PlannedSource { name: name.clone(), root, files, bytes });
+        planned.push(PlannedSource { name: name.clone(), root, files, bytes, server: None });
     }
     Ok(planned)
 }

@@ -30,6 +30,16 @@ pub(super) struct Job<'a> {
     pub(super) withheld: Vec<PathBuf>,
 }
 
+impl Job<'_> {
+    /// Whether there is any database in it.
+    pub(super) fn has_tables(&self) -> bool {
+        let mut printed = self.printed.iter();
+        !self.databases.is_empty()
+            || !self.servers.is_empty()
+            || printed.any(|(_, source)| matches!(source, Source::Mariadb(_)))
+    }
+}
+
 /// What `request` asks for.
 pub(super) fn find<'a>(
     request: &BackupRequest,
@@ -115,8 +125,10 @@ pub(crate) fn no_such_app(name: &str, config: Option<&Config>) -> Error {
 }
 
 fn of_paths<'a>(request: &BackupRequest, paths: &[PathBuf], host: &str, withheld: Vec<PathBuf>) -> Result<Job<'a>> {
-    if !request.only.is_empty() || request.bare || !request.to.is_empty() {
-        return Err(Error::new(ErrorKind::Usage, "--only, --bare and --to are for apps of lifeboat.yaml")
+    let is_of_an_app = request.bare || request.schema_only || request.format.is_some();
+    if !request.only.is_empty() || is_of_an_app || !request.to.is_empty() {
+        let what = "--only, --bare, --schema-only, --format and --to are for apps of lifeboat.yaml";
+        return Err(Error::new(ErrorKind::Usage, what)
             .state("nothing was begun")
             .next("name the app instead of a path"));
     }
@@ -156,7 +168,11 @@ fn of_app<'a>(
             .next(format!("its sources are: {}", names.join(", "))));
         }
     }
-    let is_asked = |name: &&String| request.only.is_empty() || request.only.contains(name);
+    check_dumps(request, app)?;
+    let is_asked = |name: &&String| {
+        let has_structure = matches!(app.sources[*name], Source::Postgres(_));
+        (request.only.is_empty() || request.only.contains(name)) && (has_structure || !request.schema_only)
+    };
     let mut job = Job {
         app_name: app.name.clone(),
         app: Some(app),
@@ -165,14 +181,17 @@ fn of_app<'a>(
         databases: Vec::new(),
         servers: Vec::new(),
         printed: Vec::new(),
-        is_scope: app.sources.keys().any(|name| !is_asked(&name)),
+        is_scope: request.schema_only || app.sources.keys().any(|name| !is_asked(&name)),
         destinations: destinations(request, app, config)?,
         withheld,
     };
     for (name, source) in app.sources.iter().filter(|(name, _)| is_asked(name)) {
         match source {
             Source::Sqlite(source) => job.databases.push((name.clone(), source.clone())),
-            Source::Postgres(source) => job.servers.push((name.clone(), source.clone())),
+            Source::Postgres(source) => {
+                let format = request.format.unwrap_or(source.format);
+                job.servers.push((name.clone(), PostgresSource { format, ..source.clone() }));
+            }
             Source::Mariadb(_) | Source::Command(_) => job.printed.push((name.clone(), source.clone())),
             Source::Files(source) => {
                 let more = |patterns: &[String], of: &[String]| [of, patterns].concat();
@@ -204,6 +223,24 @@ fn of_app<'a>(
         }
     }
     Ok(job)
+}
+
+/// Refuses options for dumps where there is nothing to dump.
+fn check_dumps(request: &BackupRequest, app: &AppConfig) -> Result<()> {
+    let option = match (request.schema_only, request.format) {
+        (true, _) => "--schema-only",
+        (false, Some(_)) => "--format",
+        (false, None) => return Ok(()),
+    };
+    let is_asked = |name: &String| request.only.is_empty() || request.only.contains(name);
+    let mut dumped = app.sources.iter().filter(|(_, source)| matches!(source, Source::Postgres(_)));
+    if dumped.any(|(name, _)| is_asked(name)) {
+        return Ok(());
+    }
+    let whose = if request.only.is_empty() { app.name.clone() } else { format!("--only {}", request.only.join(", ")) };
+    Err(Error::new(ErrorKind::Usage, format!("{option} is for sources of the kind postgres, and {whose} has none"))
+        .state("nothing was begun")
+        .next(format!("leave {option} out")))
 }
 
 fn destinations<'a>(request: &BackupRequest, app: &AppConfig, config: &'a Config) -> Result<Vec<&'a Destination>> {

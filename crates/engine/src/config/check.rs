@@ -7,6 +7,7 @@ use std::path::PathBuf;
 
 use percent_encoding::percent_decode_str;
 
+use super::databases::databases;
 use super::raw::{self, At, Named, Wrong};
 use super::{AppConfig, Destination, Keep, MariadbSource, PostgresSource, Source};
 use crate::naming;
@@ -111,7 +112,7 @@ pub(super) fn app(name: String, app: raw::App, around: &Around) -> Checked<AppCo
     let exclude = app.exclude_patterns.into_iter().map(pattern).collect::<Checked<Vec<_>>>()?;
     let sources = sources::sources(app.sources, &services, &exclude)?;
     let databases = databases(&sources);
-    let databases: Vec<&str> = databases.iter().map(String::as_str).collect();
+    let databases: Vec<&str> = databases.keys().map(String::as_str).collect();
     let health = app.health.into_iter().map(asks::health).collect::<Checked<_>>()?;
     let after_restore =
         app.after_restore.into_iter().map(|check| asks::after_restore(check, &databases)).collect::<Checked<_>>()?;
@@ -205,32 +206,6 @@ fn source_of<'a>(name: &At<String>, part: &str, sources: &'a BTreeMap<String, So
         let known: Vec<&str> = sources.keys().map(String::as_str).collect();
         Wrong::at(name.place, raw::unknown("source", part, &known))
     })
-}
-
-/// What names a database to `sql`: a source, `DATABASE` or `SOURCE/DATABASE`.
-fn databases(sources: &BTreeMap<String, Source>) -> Vec<String> {
-    let mut names = Vec::new();
-    for (name, source) in sources {
-        match source {
-            // MariaDB is not asked.
-            Source::Files(_) | Source::Mariadb(_) | Source::Command(_) => {}
-            Source::Sqlite(_) => names.push(name.clone()),
-            Source::Postgres(postgres) => {
-                names.extend((postgres.databases.len() == 1).then(|| name.clone()));
-                names.extend(postgres.databases.iter().map(|database| format!("{name}/{database}")));
-            }
-        }
-    }
-    // A database of one server needs no source before it, where nothing else is called so.
-    let all = sources.values().filter_map(|source| match source {
-        Source::Postgres(postgres) => Some(&postgres.databases),
-        Source::Files(_) | Source::Sqlite(_) | Source::Mariadb(_) | Source::Command(_) => None,
-    });
-    let all: Vec<&String> = all.flatten().collect();
-    let is_one = |database: &&&String| all.iter().filter(|other| other == database).count() == 1;
-    let alone = all.iter().filter(is_one).filter(|database| !sources.contains_key(**database));
-    names.extend(alone.map(|database| (*database).clone()));
-    names
 }
 
 /// A source, or a pattern of files in one.

@@ -26,12 +26,14 @@ use crate::services::{Reload, Service};
 use crate::{Error, ErrorKind, Result};
 
 mod check;
+mod databases;
 pub(crate) mod duration;
 mod look;
 mod raw;
 mod show;
 mod written;
 
+pub(crate) use databases::Queried;
 pub(crate) use look::look;
 pub use look::{CheckedApp, ConfigReport};
 pub use show::{EffectiveConfig, schema};
@@ -375,6 +377,15 @@ impl Config {
         })?;
         let check::Found { data_dir, apps, destinations } = found;
         Ok(Self { path: path.to_owned(), data_dir, apps, destinations })
+    }
+
+    /// Where programs of PostgreSQL are, besides the usual places.
+    pub(crate) fn program_dirs(&self) -> impl Iterator<Item = &PathBuf> {
+        let sources = self.apps.values().flat_map(|app| app.sources.values());
+        sources.filter_map(|source| match source {
+            Source::Postgres(postgres) => postgres.server.bin_dir.as_ref(),
+            Source::Files(_) | Source::Sqlite(_) | Source::Mariadb(_) | Source::Command(_) => None,
+        })
     }
 
     /// Every file that a `*_file` setting names, each once: they hold secrets,

@@ -236,6 +236,8 @@ fn arguments(
         format!("--format={}", manner.written().word()),
         format!("--snapshot={}", member.snapshot),
         "--no-password".to_owned(),
+        // Else in the one that sessions of the database begin with, which may not know every letter.
+        format!("--encoding={}", member.database.attributes.encoding),
         format!("--lock-wait-timeout={}", lock_wait.as_millis()),
     ];
     if !manner.is_compressed {

@@ -234,6 +234,11 @@ pub(crate) fn missing_roles(session: &mut Session, names: &[String], cancel: &Ca
     Ok(names.iter().filter(|name| !there.contains(name)).cloned().collect())
 }
 
+/// Whether the server has a tablespace of that name.
+pub(crate) fn has_tablespace(session: &mut Session, name: &str, cancel: &Cancel) -> Result<bool> {
+    Ok(!session.rows("SELECT 1 FROM pg_tablespace WHERE spcname = $1", &[&name], cancel)?.is_empty())
+}
+
 /// The extensions of the database of `session`, without the one that every database has.
 pub(crate) fn extensions(session: &mut Session, cancel: &Cancel) -> Result<Vec<String>> {
     let sql = "SELECT extname::text FROM pg_extension WHERE extname <> 'plpgsql' ORDER BY 1";
@@ -295,6 +300,15 @@ pub(crate) fn tables(session: &mut Session, cancel: &Cancel) -> Result<Vec<Table
             partition_of: row.get(4),
         })
         .collect())
+}
+
+/// The first of the tables of [`tables`] that the user of `session` may not read.
+pub(crate) fn unreadable(session: &mut Session, cancel: &Cancel) -> Result<Vec<String>> {
+    let sql = "SELECT n.nspname || '.' || c.relname FROM pg_class c JOIN pg_namespace n ON n.oid = c.relnamespace \
+               WHERE c.relkind IN ('r', 'p') AND n.nspname !~ '^pg_' AND n.nspname <> 'information_schema' \
+               AND NOT EXISTS (SELECT FROM pg_depend d WHERE d.classid = 'pg_class'::regclass AND d.objid = c.oid AND d.deptype = 'e') \
+               AND NOT has_table_privilege(c.oid, 'SELECT') ORDER BY 1 LIMIT 3";
+    Ok(session.rows(sql, &[], cancel)?.iter().map(|row| quoted(row.get(0))).collect())
 }
 
 /// The size in bytes of each table that `session` has locked, by

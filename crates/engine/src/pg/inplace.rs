@@ -28,6 +28,12 @@ pub(crate) struct InPlace {
     pub(crate) oid: u32,
     /// Rows that must be there, by table.
     pub(crate) rows: std::collections::BTreeMap<String, u64>,
+    /// Who owns what is in it, where the owners of the dump are not restored.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub(crate) only_owner: Option<String>,
+    /// Whether nobody gets the rights in it that were backed up.
+    #[serde(default)]
+    pub(crate) no_privileges: bool,
 }
 
 /// What was counted exactly.
@@ -96,21 +102,28 @@ impl InPlace {
         swap::end_sessions_in(&mut session, self.oid, cancel)?;
         let tools = self.tools(&mut session, cancel)?;
         let from = file.to_string_lossy();
-        let argv = tools.command("pg_restore", &["--exit-on-error", "--file=-", "--", &from]);
+        let mut arguments = vec!["--exit-on-error".to_owned(), "--file=-".to_owned()];
+        // What is put back is put back as it was.
+        if let Some(owner) = self.only_owner.as_ref().filter(|_| is_forward) {
+            arguments.extend(["--no-owner".to_owned(), format!("--role={owner}")]);
+        }
+        arguments.extend((self.no_privileges && is_forward).then(|| "--no-privileges".to_owned()));
+        arguments.extend(["--".to_owned(), from.into_owned()]);
+        let arguments: Vec<&str> = arguments.iter().map(String::as_str).collect();
+        let argv = tools.command("pg_restore", &arguments);
         let mut text = Tool::new(&argv, NO_TIMEOUT).stream(cancel)?;
         session.run(&format!("BEGIN; {LOCK_TIMEOUT}"), cancel)?;
         for statement in clear(&mut session, cancel)? {
             session.run(&statement, cancel)?;
         }
-        script::run(session.client(), &mut text, &self.name, cancel, &mut |_| {})?;
-        session.run("SET search_path = pg_catalog", cancel)?;
+        script::run_inside(session.client(), &mut text, &self.name, cancel)?;
+        session.run("RESET ROLE; SET search_path = pg_catalog; SET row_security = off", cancel)?;
         if is_forward {
             self.compare(&mut session, cancel)?;
             session.run(&format!("CREATE SCHEMA {}", Self::marker(id)), cancel)?;
         }
         session.run("COMMIT", cancel)?;
-        // A restored database that was not analyzed is slow; that it was not is no failure.
-        session.run("ANALYZE", cancel).or_else(|error| if cancel.is_set() { Err(error) } else { Ok(()) })
+        super::stage::analyze(&mut session, cancel)
     }
 
     fn compare(&self, session: &mut Session, cancel: &Cancel) -> Result<()> {
@@ -121,6 +134,15 @@ impl InPlace {
         }
         let expected = self.rows.iter().map(|(table, rows)| (table.clone(), Rows { rows: *rows, estimated: false }));
         super::stage::compare_rows(&self.name, &expected.collect(), &found)
+    }
+
+    /// Ends what a run of the restore that is gone left at work.
+    ///
+    /// # Errors
+    /// The server's, or when it does not end.
+    pub(crate) fn end_ours(&self, id: &str) -> Result<()> {
+        let (_, mut session) = self.session(id)?;
+        swap::end_ours(&mut session, id)
     }
 
     /// Takes the mark away.

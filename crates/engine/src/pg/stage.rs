@@ -16,6 +16,9 @@ use crate::{Cancel, Error, ErrorKind, Result};
 /// A restore takes as long as it takes; a cancel ends it.
 const NO_TIMEOUT: Duration = Duration::from_secs(u64::MAX / 4);
 
+/// Where databases are for which no other place was named.
+const USUAL_TABLESPACE: &str = "pg_default";
+
 /// How a dump becomes a database.
 pub(crate) struct Staging<'a> {
     pub(crate) route: &'a Route,
@@ -55,18 +58,47 @@ impl Staging<'_> {
     ) -> Result<Staged> {
         let cancel = watch.cancel;
         let mut session = self.session(self.maintenance_db)?;
-        let attributes = live.map_or(&recorded.attributes, |live| &live.attributes);
-        session.run(&create(name, attributes), cancel)?;
+        let attributes = match live {
+            Some(live) => live.attributes.clone(),
+            None => self.fitting(&recorded.attributes, &mut session, cancel)?,
+        };
+        session.run(&create(name, &attributes), cancel)?;
         let made = facts::database(&mut session, name, cancel)?;
         let oid = made.map(|made| made.oid).ok_or_else(|| Error::new(ErrorKind::Failed, "the new database is gone"))?;
         self.fill(name, recorded, file, &attributes.owner, watch)?;
-        for statement in dress(name, attributes) {
+        for statement in dress(name, &attributes) {
             session.run(&statement, cancel)?;
         }
         let mut own = self.session(name)?;
-        own.run("ANALYZE", cancel)?;
+        analyze(&mut own, cancel)?;
         let tables = count(&mut own, recorded, cancel)?;
         Ok(Staged { oid, tables })
+    }
+
+    /// What was recorded, as far as it is asked for and the server has the roles.
+    fn fitting(
+        &self,
+        recorded: &DatabaseAttributes,
+        session: &mut Session,
+        cancel: &Cancel,
+    ) -> Result<DatabaseAttributes> {
+        let mut attributes = recorded.clone();
+        if !facts::has_tablespace(session, &recorded.tablespace, cancel)? {
+            USUAL_TABLESPACE.clone_into(&mut attributes.tablespace);
+        }
+        if self.no_privileges {
+            attributes.grants = None;
+        }
+        if self.no_owner {
+            let of_settings = recorded.settings.iter().filter_map(|setting| setting.role.clone());
+            let named: Vec<String> = of_settings.chain([recorded.owner.clone()]).collect();
+            let missing = facts::missing_roles(session, &named, cancel)?;
+            if missing.contains(&recorded.owner) {
+                session.user().clone_into(&mut attributes.owner);
+            }
+            attributes.settings.retain(|setting| setting.role.as_ref().is_none_or(|role| !missing.contains(role)));
+        }
+        Ok(attributes)
     }
 
     fn session(&self, database: &str) -> Result<Session> {
@@ -75,7 +107,7 @@ impl Staging<'_> {
 
     fn fill(&self, name: &str, recorded: &PostgresDatabase, file: &Path, owner: &str, watch: Watch<'_>) -> Result<()> {
         if recorded.format == "plain" {
-            return self.run_script(name, file, owner, watch);
+            return self.run_script(name, recorded, file, owner, watch);
         }
         let conninfo = self.route.conninfo(name, &swap::application(self.id));
         let (dbname, jobs, role) =
@@ -106,28 +138,43 @@ impl Staging<'_> {
     }
 
     /// SQL never runs as a superuser: it could do anything on the host.
-    fn run_script(&self, name: &str, file: &Path, owner: &str, watch: Watch<'_>) -> Result<()> {
+    fn run_script(
+        &self,
+        name: &str,
+        recorded: &PostgresDatabase,
+        file: &Path,
+        owner: &str,
+        watch: Watch<'_>,
+    ) -> Result<()> {
         let failed = |error| Error::from(lifeboat_store::Error::io("read", file, error));
         let mut text = File::open(file).map_err(failed)?;
         let mut session = self.session(name)?;
         let is_super = session.value("SELECT rolsuper FROM pg_roles WHERE rolname = current_user", watch.cancel)?;
         let progress = &mut |_| {};
         if is_super.as_deref() != Some("t") {
-            return script::run(session.client(), &mut text, name, watch.cancel, progress).map(drop);
+            return script::run(session.client(), &mut text, &recorded.name, watch.cancel, progress).map(drop);
         }
         let role = TemporaryRole::make(&mut session, owner, self.id, watch.cancel)?;
-        let done = self.as_role(&role, name, owner, &mut text, watch);
-        let dropped = role.remove(&mut session);
+        let done = self.as_role(&role, (name, &recorded.name), owner, &mut text, watch);
+        let dropped = role.remove(owner, &mut session);
         done.and(dropped)
     }
 
-    fn as_role(&self, role: &TemporaryRole, name: &str, owner: &str, text: &mut File, watch: Watch<'_>) -> Result<()> {
+    /// Runs the SQL in the database `name`, which was called `was` where it was backed up.
+    fn as_role(
+        &self,
+        role: &TemporaryRole,
+        (name, was): (&str, &str),
+        owner: &str,
+        text: &mut File,
+        watch: Watch<'_>,
+    ) -> Result<()> {
         let route = self.route.with_login(&role.name, &role.password);
         let mut session = Session::open(&route, name, &swap::application(self.id)).map_err(|error| {
             error.next("plain SQL is not run by a superuser: connect as the database's owner, or let pg_hba.conf allow passwords")
         })?;
         session.run(&format!("SET ROLE {}", ident(owner)), watch.cancel)?;
-        script::run(session.client(), text, name, watch.cancel, &mut |_| {}).map(drop)
+        script::run(session.client(), text, was, watch.cancel, &mut |_| {}).map(drop)
     }
 }
 
@@ -150,7 +197,7 @@ impl TemporaryRole {
             return Err(Error::new(ErrorKind::Denied, what)
                 .next("give the live database to a role that is no superuser, or back it up in the custom format"));
         }
-        let role = Self { name: swap::staged_name("lifeboat", id), password: lifeboat_store::durable::random_hex() };
+        let role = Self { name: swap::temporary_role(id), password: lifeboat_store::durable::random_hex() };
         session.run(
             &format!(
                 "CREATE ROLE {0} LOGIN NOSUPERUSER NOCREATEDB NOCREATEROLE NOREPLICATION NOBYPASSRLS PASSWORD {1}; GRANT {2} TO {0}",
@@ -163,11 +210,12 @@ impl TemporaryRole {
         Ok(role)
     }
 
-    fn remove(self, session: &mut Session) -> Result<()> {
-        let name = ident(&self.name);
-        // What it came to own although the script should have made all as the owner goes to whoever runs this.
+    fn remove(self, owner: &str, session: &mut Session) -> Result<()> {
+        let (name, owner) = (ident(&self.name), ident(owner));
+        // What it came to own although the script should have made all as the owner goes to that one: never to
+        // us, or a function of a script would run with our rights.
         session.run(
-            &format!("REASSIGN OWNED BY {name} TO CURRENT_USER; DROP OWNED BY {name}; DROP ROLE {name}"),
+            &format!("REASSIGN OWNED BY {name} TO {owner}; DROP OWNED BY {name}; DROP ROLE {name}"),
             &Cancel::new(),
         )
     }
@@ -201,15 +249,18 @@ fn kind_of(said: &str) -> ErrorKind {
 fn create(name: &str, attributes: &DatabaseAttributes) -> String {
     let DatabaseAttributes { owner, encoding, collate, ctype, tablespace, .. } = attributes;
     let mut sql = format!(
-        "CREATE DATABASE {} TEMPLATE template0 OWNER {} ENCODING {} LC_COLLATE {} LC_CTYPE {} TABLESPACE {}",
+        "CREATE DATABASE {} TEMPLATE template0 OWNER {} ENCODING {} LC_COLLATE {} LC_CTYPE {}",
         ident(name),
         ident(owner),
         literal(encoding),
         literal(collate),
-        literal(ctype),
-        ident(tablespace)
+        literal(ctype)
     );
     let mut add = |text: String| sql.push_str(&text);
+    // To name the usual one takes a right that it does not take to get it.
+    if tablespace != USUAL_TABLESPACE {
+        add(format!(" TABLESPACE {}", ident(tablespace)));
+    }
     match (attributes.locale_provider.as_str(), &attributes.locale) {
         ("icu", Some(locale)) => add(format!(" LOCALE_PROVIDER icu ICU_LOCALE {}", literal(locale))),
         ("builtin", Some(locale)) => add(format!(" LOCALE_PROVIDER builtin BUILTIN_LOCALE {}", literal(locale))),
@@ -245,6 +296,22 @@ fn dress(name: &str, attributes: &DatabaseAttributes) -> Vec<String> {
     }
     statements.extend(attributes.settings.iter().map(|setting| facts::set(Some(name), setting)));
     statements
+}
+
+/// Gathers what makes queries quick. Where that fails, they are slow, and nothing else.
+///
+/// # Errors
+/// On cancel only.
+pub(super) fn analyze(session: &mut Session, cancel: &Cancel) -> Result<()> {
+    if session.run("ANALYZE", cancel).is_ok() {
+        return Ok(());
+    }
+    // A table of another server that is not reached ends it for all.
+    for table in facts::tables(session, cancel)? {
+        session.run(&format!("ANALYZE {}", table.sql()), cancel).unwrap_or(());
+        cancel.check()?;
+    }
+    Ok(cancel.check()?)
 }
 
 /// Counts what was counted when it was backed up.
@@ -324,7 +391,7 @@ mod tests {
             collate: "C".to_owned(),
             ctype: "C".to_owned(),
             locale: Some("de-DE".to_owned()),
-            tablespace: "pg_default".to_owned(),
+            tablespace: "wide".to_owned(),
             connection_limit: 7,
             grants: Some(vec![
                 Grant { role: None, privilege: "CONNECT".to_owned(), grantable: false },
@@ -343,7 +410,7 @@ mod tests {
         assert_eq!(
             create("d", &attributes()),
             "CREATE DATABASE \"d\" TEMPLATE template0 OWNER \"o\"\"w\" ENCODING 'UTF8' LC_COLLATE 'C' LC_CTYPE 'C' \
-             TABLESPACE \"pg_default\" LOCALE_PROVIDER icu ICU_LOCALE 'de-DE'"
+             TABLESPACE \"wide\" LOCALE_PROVIDER icu ICU_LOCALE 'de-DE'"
         );
         assert_eq!(
             dress("d", &attributes()),

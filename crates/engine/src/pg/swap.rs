@@ -62,9 +62,37 @@ fn named(database: &str, what: &str, id: &str) -> String {
     name
 }
 
+/// The role that SQL of a restore is run by.
+pub(super) fn temporary_role(id: &str) -> String {
+    staged_name("lifeboat", id)
+}
+
 /// What our sessions of a restore are called.
 pub(crate) fn application(id: &str) -> String {
     format!("lifeboat-{}", &id[..id.len().min(8)])
+}
+
+/// The roles that a restore made on a server, by their OIDs.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub(crate) struct MadeRoles {
+    pub(crate) server: Server,
+    /// The database from which they were made.
+    pub(crate) database: String,
+    pub(crate) oids: Vec<u32>,
+}
+
+impl MadeRoles {
+    /// Drops those that own nothing and have no rights; somebody may use the others by now.
+    ///
+    /// # Errors
+    /// When the server is not reached.
+    pub(crate) fn drop(&self, id: &str) -> Result<()> {
+        let mut session = Session::open(&self.server.route()?, &self.database, &application(id))?;
+        for oid in &self.oids {
+            drop_role(&mut session, "oid = $1", oid).unwrap_or(());
+        }
+        Ok(())
+    }
 }
 
 impl Swap {
@@ -146,12 +174,20 @@ impl Swap {
     /// The server's.
     pub(crate) fn drop_staged(&self, id: &str) -> Result<()> {
         let mut session = self.session(id)?;
-        // What a program of ours that was ended still does there.
-        let sql = "SELECT pg_terminate_backend(pid) FROM pg_stat_activity \
-                   WHERE application_name = $1 AND usename = current_user AND pid <> pg_backend_pid()";
-        session.rows(sql, &[&application(id)], &Cancel::new())?;
+        end_ours(&mut session, id)?;
+        let role = temporary_role(id);
         let named = self.databases.iter().map(|exchange| (&exchange.staged, exchange.new));
-        drop_all(&mut session, named)
+        drop_all(&mut session, named)?;
+        // A kill may have left the role that ran a script; all that it could own went with the database.
+        drop_role(&mut session, "rolname = $1", &role)
+    }
+
+    /// Ends what a run of the restore that is gone left at work, so that nothing changes any more.
+    ///
+    /// # Errors
+    /// The server's, or when it does not end.
+    pub(crate) fn end_ours(&self, id: &str) -> Result<()> {
+        end_ours(&mut self.session(id)?, id)
     }
 
     /// Drops those that went.
@@ -252,6 +288,32 @@ fn end_sessions(session: &mut Session, oids: &[u32], quiet: Duration, cancel: &C
         }
         thread::sleep(NAP);
     }
+}
+
+/// Drops a role that owns nothing, if it is there.
+fn drop_role(session: &mut Session, which: &str, value: &(dyn postgres::types::ToSql + Sync)) -> Result<()> {
+    let cancel = Cancel::new();
+    let found = session.rows(&format!("SELECT rolname::text FROM pg_roles WHERE {which}"), &[value], &cancel)?;
+    let mut names = found.iter().map(|row| row.get::<_, String>(0));
+    names.try_for_each(|name| session.run(&format!("DROP ROLE {}", ident(&name)), &cancel))
+}
+
+/// Ends the other sessions of the restore `id`. A statement that was sent goes on although nobody waits for
+/// its answer, and what it does would come after we have looked.
+pub(super) fn end_ours(session: &mut Session, id: &str) -> Result<()> {
+    let cancel = Cancel::new();
+    let (application, role) = (application(id), temporary_role(id));
+    let sql = "SELECT pg_terminate_backend(pid) FROM pg_stat_activity \
+               WHERE application_name = $1 AND usename IN (current_user, $2) AND pid <> pg_backend_pid()";
+    let began = Instant::now();
+    while !session.rows(sql, &[&application, &role], &cancel)?.is_empty() {
+        if began.elapsed() > END_MAX {
+            let what = format!("a session of an earlier run of this restore does not end on {}", session.name());
+            return Err(Error::new(ErrorKind::InUse, what));
+        }
+        thread::sleep(NAP);
+    }
+    Ok(())
 }
 
 /// Ends the sessions of others in one database.

@@ -122,6 +122,27 @@ impl Tools {
         Ok(newest)
     }
 
+    /// The newest that read dumps, in the usual places or one of `dirs`.
+    ///
+    /// # Errors
+    /// On cancel.
+    pub(crate) fn readers(dirs: &[PathBuf], cancel: &Cancel) -> Result<Option<Self>> {
+        let mut newest: Option<Self> = None;
+        for dir in candidates().iter().chain(dirs).filter(|dir| dir.join("pg_restore").is_file()) {
+            if let Some(major) = major_of(dir, cancel)?
+                && newest.as_ref().is_none_or(|newest| newest.major < major)
+            {
+                newest = Some(Self { dir: dir.clone(), major });
+            }
+        }
+        Ok(newest)
+    }
+
+    /// Whether dumps can be read by them too.
+    pub(crate) fn can_read(&self) -> bool {
+        self.dir.join("pg_restore").is_file()
+    }
+
     /// The program `name` with its arguments.
     pub(crate) fn command(&self, name: &str, arguments: &[&str]) -> Vec<String> {
         let program = self.dir.join(name).to_string_lossy().into_owned();

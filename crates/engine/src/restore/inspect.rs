@@ -1,6 +1,6 @@
 //! Looking into an archive without restoring it: listing and verifying.
 
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::time::Instant;
 
 use lifeboat_format::archive::verify::Verdict;
@@ -10,6 +10,8 @@ use lifeboat_format::path::EntryPath;
 use lifeboat_format::record::{Head, Record};
 
 use super::open;
+use crate::config::Config;
+use crate::pg::probe::{Probes, Readers};
 use crate::report::{ListReport, VerifyReport, Watch};
 use crate::{Cancel, Error, ErrorKind, Result, workers};
 
@@ -93,6 +95,7 @@ pub(crate) fn list(
 /// Reads all of the archive at `path`.
 pub(crate) fn verify(
     path: &Path,
+    config: Option<&Config>,
     wanted_threads: Option<usize>,
     watch: Watch<'_>,
     opened: &mut dyn FnMut(Option<&Head>),
@@ -104,11 +107,13 @@ pub(crate) fn verify(
     if let Some(head) = archive.head() {
         watch.monitor.expected(head.totals.files, head.totals.bytes);
     }
+    let dirs: Vec<PathBuf> = config.into_iter().flat_map(Config::program_dirs).cloned().collect();
+    let probes = Probes::of(archive.head(), &Readers::In(&dirs), watch.cancel)?;
     let findings = format_verify::verify(
         &archive,
         workers::count(wanted_threads),
         watch.cancel,
-        &format_verify::no_probe,
+        &|path| probes.probe(path),
         &mut |path, verdict, bytes| {
             watch.monitor.advanced(1, bytes);
             each(path, verdict);
@@ -118,6 +123,8 @@ pub(crate) fn verify(
         let error = Error::from(error).about(path).state("nothing was written");
         if error.kind() == ErrorKind::Corrupt { error.next("use another copy of this backup") } else { error }
     })?;
+    // A program that looked into a dump was stopped too, and is not to blame.
+    watch.cancel.check()?;
     Ok(VerifyReport {
         is_good: findings.is_good(),
         has_manifest: findings.has_manifest,
@@ -125,6 +132,7 @@ pub(crate) fn verify(
         failed: findings.failed,
         bytes: findings.bytes,
         damage: findings.damage,
+        notes: probes.notes(),
         elapsed: began.elapsed(),
     })
 }

@@ -146,7 +146,7 @@ fn dry_run_of(request: &LiveRequest, surface: Surface<'_>) -> Result<u8> {
     if console.options.json {
         console.json("plan", &plan);
     } else {
-        let files = render::count(plan.counts.files, "file");
+        let files = what(plan.counts.files, plan.databases.len());
         console.info(format_args!("Dry run: {files} would be restored from {}", render::path(&request.archive)));
         console.info("");
         if lines.is_long() && console.options.verbose {
@@ -201,7 +201,9 @@ fn render_plan(plan: &LivePlan, surface: Surface<'_>) {
     ];
     let counted: Vec<String> =
         counted.iter().filter(|(count, _)| *count > 0).map(|(count, what)| format!("{count} {what}")).collect();
-    console.info(format_args!("entries: {}", counted.join(", ")));
+    if !counted.is_empty() {
+        console.info(format_args!("entries: {}", counted.join(", ")));
+    }
     for space in &plan.space {
         let (bytes, free) = (render::size(space.needed_bytes), render::free_space(space.free_bytes));
         console.info(format_args!("staged in {}: {bytes}; free space there: {free}", space.path));
@@ -224,8 +226,19 @@ fn render_plan(plan: &LivePlan, surface: Surface<'_>) {
     }
     plan.users.iter().for_each(|user| console.info(format_args!("in use: {}", user.line())));
     plan.unseen.iter().for_each(|line| console.info(format_args!("not seen: {line}")));
-    let replaced = render::size(counts.replaced_bytes);
+    let in_databases = plan.databases.iter().filter_map(|database| database.live_bytes).sum::<u64>();
+    let replaced = render::size(counts.replaced_bytes.saturating_add(in_databases));
     console.info(format_args!("what is replaced ({replaced}) is kept: {}", plan.keep_replaced));
+}
+
+/// How much is restored: files, databases of servers, or both.
+fn what(files: u64, databases: usize) -> String {
+    let databases = databases as u64;
+    match (files, databases) {
+        (files, 0) => render::count(files, "file"),
+        (0, databases) => render::count(databases, "database"),
+        (files, databases) => format!("{} and {}", render::count(files, "file"), render::count(databases, "database")),
+    }
 }
 
 /// `Restored 8 files:` and their paths.
@@ -239,7 +252,7 @@ fn render_report(report: &LiveReport, request: &LiveRequest, surface: Surface<'_
         not_restored(&report.not_restored, surface);
         return Ok(());
     }
-    let files = render::count(report.counts.files, "file");
+    let files = what(report.counts.files, report.databases.len());
     let is_long = report.counts.files > LISTED_MAX as u64;
     if report.mode == Mode::Merge {
         let added = render::count(report.counts.new, "entry");
@@ -291,6 +304,8 @@ fn render_end(report: &LiveReport, is_whole: bool, surface: Surface<'_>) {
     let (roots, size, elapsed) =
         (report.roots.join(", "), render::size(report.counts.bytes), render::duration(report.elapsed));
     console.info(match report.mode {
+        _ if report.counts.entries == 0 && is_whole => format!("everything of the snapshot is in {roots} ({elapsed})"),
+        _ if report.counts.entries == 0 => format!("what was asked for is in {roots} ({elapsed})"),
         _ if !is_whole => format!("what was asked for is in {roots} ({size} in {elapsed})"),
         Mode::Full => format!("{roots} is as in the snapshot ({size} in {elapsed})"),
         Mode::Overwrite => format!("everything of the snapshot is in {roots} ({size} in {elapsed}); other files stay"),

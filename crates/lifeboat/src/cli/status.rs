@@ -42,6 +42,7 @@ pub(crate) fn run(args: &Args, surface: Surface<'_>) -> Result<u8> {
         let state = if kept.is_new_state { "taken back" } else { "replaced" };
         console.line(format_args!("{state}: {}", kept_line(kept)));
         kept.aside.iter().chain(&kept.folders).for_each(|path| console.info(format_args!("  in {path}")));
+        kept.databases.iter().for_each(|database| console.info(format_args!("  as {database}")));
     }
     if status.waiting.is_empty() && status.paused.is_empty() && status.kept.is_empty() {
         console.info("Nothing waits, and nothing is kept.");
@@ -119,10 +120,18 @@ pub(super) fn paused_line(paused: &LeftPaused) -> String {
 /// What is kept, on one line.
 pub(super) fn kept_line(kept: &Kept) -> String {
     let id = &kept.id[..8.min(kept.id.len())];
-    let (roots, entries, size) =
-        (kept.roots.join(", "), render::count(kept.entries, "entry"), render::size(kept.bytes));
+    let (roots, size) = (kept.roots.join(", "), render::size(kept.bytes));
     let until = kept.until.map_or_else(|| "for ever".to_owned(), |until| format!("until {}", render::moment(until)));
-    format!("{entries} of {roots} ({size}), kept {until}, restore {id}")
+    let databases = kept.databases.len() as u64;
+    let what = match (kept.entries, databases) {
+        (entries, 0) => format!("{} of {roots} ({size})", render::count(entries, "entry")),
+        (0, databases) => format!("{} of {roots}", render::count(databases, "database")),
+        (entries, databases) => {
+            let (entries, databases) = (render::count(entries, "entry"), render::count(databases, "database"));
+            format!("{entries} ({size}) and {databases} of {roots}")
+        }
+    };
+    format!("{what}, kept {until}, restore {id}")
 }
 
 /// How a service is, in words.

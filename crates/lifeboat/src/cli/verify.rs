@@ -134,6 +134,7 @@ fn render_totals(report: &VerifyReport, console: &Console) {
     if let Some(damage) = &report.damage {
         console.line(format_args!("Damage: {}", shown(damage.as_bytes())));
     }
+    report.notes.iter().for_each(|note| console.info(format_args!("Note: {}", shown(note.as_bytes()))));
     if report.is_good { console.info(total(report)) } else { console.line(total(report)) }
 }
 

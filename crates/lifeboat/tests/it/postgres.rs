@@ -1,10 +1,22 @@
 //! PostgreSQL: servers to test with, databases to try, and that these tests
 //! would notice.
+#![expect(clippy::unwrap_used, reason = "these are the helpers of tests")]
 
+mod asked;
 mod bank;
 mod cluster;
+mod edited;
 mod fingerprint;
 mod odd;
+mod plain;
+mod programs;
+mod restore;
+mod scopes;
+mod served;
+mod swap;
+mod to_database;
+mod trouble;
+mod whole;
 
 use std::time::Duration;
 

@@ -70,12 +70,43 @@ pub(crate) fn run(
     progress: &mut dyn FnMut(u64),
 ) -> Result<Outline> {
     refuse_superuser(client)?;
+    send(client, script, database, false, cancel, progress)
+}
+
+/// Runs what pg_restore made of a dump, inside the transaction of the caller: what
+/// begins and ends transactions in it is skipped. It may be run with any rights, as
+/// pg_restore itself would do it.
+///
+/// # Errors
+/// As [`run`]; then the transaction of the caller is to be taken back.
+pub(crate) fn run_inside(client: &mut Client, script: &mut dyn Read, database: &str, cancel: &Cancel) -> Result<()> {
+    let number = "SELECT pg_catalog.txid_current()";
+    let transaction = |client: &mut Client| -> Result<i64> {
+        client.query_one(number, &[]).and_then(|row| row.try_get(0)).map_err(|error| asked(&error))
+    };
+    let before = transaction(client)?;
+    send(client, script, database, true, cancel, &mut |_| {})?;
+    if transaction(client)? == before {
+        return Ok(());
+    }
+    Err(Error::new(ErrorKind::Unsafe, "the dump ended the transaction that it was restored in"))
+}
+
+fn send(
+    client: &mut Client,
+    script: &mut dyn Read,
+    database: &str,
+    is_inside: bool,
+    cancel: &Cancel,
+    progress: &mut dyn FnMut(u64),
+) -> Result<Outline> {
     let mut splitter = Splitter::new(script, database, cancel);
     splitter.set_plain_strings(show(client, "standard_conforming_strings")? == "on");
     let mut session = Session { client, cancel, encoding: "UTF8".to_owned() };
     loop {
         cancel.check()?;
         match splitter.next()? {
+            Some(Piece::Statement(statement)) if is_inside && is_of_transaction(statement) => {}
             Some(Piece::Statement(statement)) => session.execute(statement)?,
             Some(Piece::Copy(statement)) => {
                 let copy = Sent { line: statement.line(), text: Cow::Owned(statement.text().to_vec()) };
@@ -86,6 +117,11 @@ pub(crate) fn run(
         progress(splitter.taken());
     }
     Ok(splitter.outline())
+}
+
+/// Whether it is `BEGIN` or `COMMIT`, which pg_restore writes around large objects.
+fn is_of_transaction(statement: &Statement) -> bool {
+    statement.tokens() == 1 && (statement.is_word(0, "begin") || statement.is_word(0, "commit"))
 }
 
 /// `SET ROLE` and `SET SESSION AUTHORIZATION` can be undone by the script, so that who

@@ -3,6 +3,7 @@
 //! written and synced before its first act; steps are not noted one by one,
 //! because their inodes say which are done.
 
+use std::collections::BTreeMap;
 use std::fmt::Write as _;
 use std::path::{Path, PathBuf};
 
@@ -14,9 +15,9 @@ use super::aside::Aside;
 use super::name::Name;
 use super::step::{DirChange, Step};
 use super::terms::Terms;
-use crate::config::{Check, Keep};
+use crate::config::{Check, Keep, Queried};
 use crate::health::HealthCheck;
-use crate::pg::swap::Swap;
+use crate::pg::swap::{MadeRoles, Swap};
 use crate::services::{Found, Reload, Service};
 use crate::{Error, ErrorKind, Result, checks, lock};
 
@@ -40,6 +41,9 @@ pub(super) struct Header {
     pub(super) health: Vec<HealthCheck>,
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub(super) after_restore: Vec<Check>,
+    /// The databases that they may ask, also those that are not restored.
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    pub(super) databases: BTreeMap<String, Queried>,
     pub(super) keep: Keep,
     /// The restore that this one undoes; its kept state is what comes back.
     #[serde(default, skip_serializing_if = "Option::is_none")]
@@ -102,6 +106,8 @@ enum Line {
     Aside(Vec<Aside>),
     /// The databases of servers, when they were staged.
     Servers(Vec<Swap>),
+    /// The roles that were made on servers.
+    Roles(Vec<MadeRoles>),
 }
 
 /// A journal as it was read.
@@ -119,6 +125,8 @@ pub(super) struct Story {
     pub(super) aside: Vec<Aside>,
     /// The databases of servers, with those that are staged once they are.
     pub(super) servers: Vec<Swap>,
+    /// The roles that were made for them.
+    pub(super) roles: Vec<MadeRoles>,
 }
 
 /// An open journal, and what it says so far.
@@ -145,6 +153,12 @@ pub(super) fn pending(data_dir: &Path, id: &str) -> PathBuf {
 impl Header {
     pub(super) fn format() -> String {
         FORMAT.to_owned()
+    }
+
+    /// The databases that a check may ask, each where it is live.
+    pub(super) fn databases(&self) -> BTreeMap<String, Queried> {
+        let restored = self.terms.databases().map(|(name, path)| (name, Queried::Sqlite(path)));
+        self.databases.clone().into_iter().chain(restored).collect()
     }
 }
 
@@ -201,6 +215,13 @@ impl Journal {
     pub(super) fn servers(&mut self, servers: Vec<Swap>) -> Result<()> {
         self.append(&[Line::Servers(servers.clone())])?;
         self.story.servers = servers;
+        Ok(())
+    }
+
+    /// Notes the roles that were made.
+    pub(super) fn roles(&mut self, roles: Vec<MadeRoles>) -> Result<()> {
+        self.append(&[Line::Roles(roles.clone())])?;
+        self.story.roles = roles;
         Ok(())
     }
 
@@ -272,6 +293,7 @@ impl Story {
             replaced: Replaced::default(),
             kept_until: None,
             aside: Vec::new(),
+            roles: Vec::new(),
         }
     }
 
@@ -327,6 +349,7 @@ impl Story {
             Line::Kept { until } => self.kept_until = until,
             Line::Aside(aside) => self.aside = aside,
             Line::Servers(servers) => self.servers = servers,
+            Line::Roles(roles) => self.roles = roles,
         }
     }
 

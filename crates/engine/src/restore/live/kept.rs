@@ -14,6 +14,7 @@ use super::servers;
 use super::stages::{Stages, look_at_time};
 use super::step::{Side, Sides, Step};
 use super::target::touches;
+use super::terms::Root;
 use super::tree::{Tree, is_dir};
 use super::{Consent, Host, LiveReport, Recovered, aside, no_such};
 use crate::config::Keep;
@@ -56,7 +57,7 @@ impl Kept {
         Self {
             id: header.id.clone(),
             app: header.app.clone(),
-            roots: header.terms.roots.iter().map(|root| root.path.to_string()).collect(),
+            roots: header.terms.roots.iter().map(Root::shown).collect(),
             since: story.since,
             until: story.kept_until,
             entries: story.replaced.entries,
@@ -154,6 +155,7 @@ pub(super) fn after_rollback(
         return point(journal, stages, true);
     }
     servers::drop_staged(&journal.story)?;
+    servers::drop_roles(&journal.story)?;
     Stages::remove(&header.terms)?;
     Stages::restore_times(&header.terms);
     journal.remove()

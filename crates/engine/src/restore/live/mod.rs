@@ -267,6 +267,7 @@ impl Prepared<'_> {
             reload: app.and_then(|app| app.reload.clone()),
             health: app.map(|app| app.health.clone()).unwrap_or_default(),
             after_restore: app.map(|app| app.after_restore.clone()).unwrap_or_default(),
+            databases: app.map(AppConfig::databases).unwrap_or_default(),
             keep: self.plan.keep_replaced,
             undo_of: None,
         })

@@ -10,6 +10,7 @@ use serde::Serialize;
 use super::journal::{self, Journal, Phase, Story};
 use super::run::Run;
 use super::target::touches;
+use super::terms::Root;
 use super::{Host, kept, no_such};
 use crate::lock;
 use crate::report::Watch;
@@ -104,7 +105,7 @@ fn word(phase: Phase) -> &'static str {
 }
 
 fn roots(story: &Story) -> Vec<String> {
-    story.header.terms.roots.iter().map(|root| root.path.to_string()).collect()
+    story.header.terms.roots.iter().map(Root::shown).collect()
 }
 
 fn told(story: &Story, is_new: bool) -> Recovered {

@@ -121,10 +121,17 @@ impl<'a> Run<'a> {
     /// Databases of servers are made beside the live ones.
     fn stage_servers(&mut self, archive: &Archive, request: &LiveRequest, watch: Watch<'_>) -> Result<()> {
         let terms = &self.journal.story.header.terms;
-        if terms.servers.is_empty() {
+        if terms.servers.is_empty() && terms.in_place.is_empty() {
             return Ok(());
         }
-        let staged = servers::stage(terms, archive, request, &self.id(), watch)?;
+        let id = self.id();
+        if !(request.no_owner && request.no_privileges) {
+            let roles = servers::make_roles(terms, archive, &id, watch.cancel)?;
+            if !roles.is_empty() {
+                self.journal.roles(roles)?;
+            }
+        }
+        let staged = servers::stage(&self.journal.story.header.terms, archive, request, &id, watch)?;
         self.journal.servers(staged)
     }
 
@@ -143,6 +150,7 @@ impl<'a> Run<'a> {
         let is_of_the_archive = matches!(error.kind(), ErrorKind::Corrupt | ErrorKind::Unsafe | ErrorKind::Unsupported);
         let error = if is_of_the_archive { error.about(archive.path()) } else { error };
         let dropped = servers::drop_staged(&self.journal.story);
+        let dropped = dropped.and_then(|()| servers::drop_roles(&self.journal.story));
         let cleared = dropped.and_then(|()| Stages::remove(&terms)).and_then(|()| self.journal.remove());
         Stages::restore_times(&terms);
         let state = match cleared {
@@ -182,7 +190,7 @@ impl<'a> Run<'a> {
         self.reload(cancel)?;
         let header = &self.journal.story.header;
         wait_until_healthy(&header.health, cancel)?;
-        all_hold(&header.after_restore, &header.terms.databases(), cancel)
+        all_hold(&header.after_restore, &header.databases(), cancel)
     }
 
     /// Every database that was staged is whole, and has the rows that were counted when it was backed up.
@@ -202,6 +210,7 @@ impl<'a> Run<'a> {
 
     /// Goes forward from where a crash or a failed rollback left it.
     pub(super) fn resume(&mut self, cancel: &Cancel) -> Result<()> {
+        servers::end_ours(&self.journal.story)?;
         if self.journal.story.has_swapped() && self.journal.story.phase < Phase::Started {
             self.stop_again(cancel).map_err(|failures| Error::new(ErrorKind::Failed, failures.join("; ")))?;
         }
@@ -370,14 +379,17 @@ impl<'a> Run<'a> {
         // A signal that came asks to stop the restore, not to leave it half undone.
         let cancel = Cancel::new();
         let mut failures = Vec::new();
+        servers::end_ours(&self.journal.story).map_err(|error| vec![error.to_string()])?;
         if self.journal.story.has_swapped() {
             self.stop_again(&cancel)?;
-            servers::keep_out(&self.journal.story, &cancel).map_err(|error| vec![error.to_string()])?;
         }
         if self.journal.story.phase == Phase::Started {
             // Half undone it must never be taken for the new state: a crash from here on is rolled back.
             let phase = if keep_new { Phase::Returning } else { Phase::Swapping };
             self.journal.enter(phase, self.host.clock.timestamp()).map_err(|error| vec![error.to_string()])?;
+        }
+        if self.journal.story.has_swapped() {
+            servers::keep_out(&self.journal.story, &cancel).map_err(|error| vec![error.to_string()])?;
         }
         self.undo(&mut failures);
         if !failures.is_empty() {

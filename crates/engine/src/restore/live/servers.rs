@@ -17,7 +17,7 @@ use super::terms::{Over, Root, RootKind, Terms, absolute};
 use crate::pg::facts::{self, Database};
 use crate::pg::inplace::{self, InPlace};
 use crate::pg::stage::{self, Staging};
-use crate::pg::swap::{self, Exchange, Swap};
+use crate::pg::swap::{self, Exchange, MadeRoles, Swap};
 use crate::pg::{Server, Session, Tools, literal, quoted};
 use crate::report::Watch;
 use crate::size::size;
@@ -45,6 +45,8 @@ pub struct PlannedDatabase {
     pub sessions: u64,
     /// Bytes that are free where the server keeps it; `None` where that is not known.
     pub free_bytes: Option<u64>,
+    /// The tablespace where it was, which the server lacks: it is made in the usual one.
+    pub missing_tablespace: Option<String>,
 }
 
 impl PlannedDatabase {
@@ -58,7 +60,11 @@ impl PlannedDatabase {
     pub fn line(&self) -> String {
         let (name, server) = (quoted(&self.name), &self.server);
         if !self.exists {
-            return format!("create the database {name} on {server}");
+            let lacks = self
+                .missing_tablespace
+                .as_ref()
+                .map(|name| format!(" (in the usual tablespace: there is no {})", quoted(name)));
+            return format!("create the database {name} on {server}{}", lacks.unwrap_or_default());
         }
         let bytes = self.live_bytes.map(|bytes| format!(" ({})", size(bytes))).unwrap_or_default();
         let sessions = match self.sessions {
@@ -183,6 +189,9 @@ impl Look<'_> {
                     self.ties(live, &mut session)?;
                 }
             }
+            if live.is_none() {
+                self.owner(wanted, recorded, &mut session)?;
+            }
             self.line(wanted, recorded, live.as_ref(), &mut session)?;
             if self.request.in_place {
                 self.over(wanted, recorded, live, &server);
@@ -227,6 +236,8 @@ impl Look<'_> {
             name: recorded.name.clone(),
             oid: live.oid,
             rows: inplace::exact(&recorded.tables),
+            only_owner: self.request.no_owner.then(|| live.attributes.owner.clone()),
+            no_privileges: self.request.no_privileges,
         };
         let flat: Vec<u8> = path.iter().map(|byte| if *byte == b'/' { b'.' } else { *byte }).collect();
         let dump = Name::of(&absolute(&stage.join(SWAP), &path));
@@ -314,6 +325,25 @@ impl Look<'_> {
         Ok(())
     }
 
+    /// Whether the owner of a database that is made is there, or will be.
+    fn owner(&mut self, wanted: &Wanted<'_>, recorded: &PostgresDatabase, session: &mut Session) -> Result<()> {
+        let owner = &recorded.attributes.owner;
+        let is_made = wanted.recorded.roles.iter().any(|role| role.name == *owner);
+        let is_told = is_made && !(self.request.no_owner && self.request.no_privileges);
+        let name = std::slice::from_ref(owner);
+        if self.request.no_owner || is_told || facts::missing_roles(session, name, self.cancel)?.is_empty() {
+            return Ok(());
+        }
+        let what = format!(
+            "{} belonged to {}, whom {} does not know",
+            facts::shown(&recorded.name),
+            quoted(owner),
+            session.name()
+        );
+        self.plan.refuse(ErrorKind::Failed, what, "create that role, or restore with --no-owner --no-privileges");
+        Ok(())
+    }
+
     /// What is tied to a database and would not go with its name.
     fn ties(&mut self, live: &Database, session: &mut Session) -> Result<()> {
         let (oid, name) = (live.oid, literal(&live.name));
@@ -359,6 +389,8 @@ impl Look<'_> {
             )
         });
         let sessions = sessions.map(|sql| session.value(&sql, self.cancel)).transpose()?.flatten();
+        let tablespace = &recorded.attributes.tablespace;
+        let missing_tablespace = live.is_none() && !facts::has_tablespace(session, tablespace, self.cancel)?;
         let line = PlannedDatabase {
             source: wanted.source.name.clone(),
             server: session.name(),
@@ -367,7 +399,12 @@ impl Look<'_> {
             live_bytes: live.and_then(|live| live.size_bytes),
             snapshot_bytes: recorded.size_bytes,
             sessions: sessions.and_then(|count| count.parse().ok()).unwrap_or(0),
-            free_bytes: free_bytes(session, self.cancel)?,
+            missing_tablespace: missing_tablespace.then(|| recorded.attributes.tablespace.clone()),
+            free_bytes: free_bytes(
+                session,
+                live.map_or(&recorded.attributes.tablespace, |live| &live.attributes.tablespace),
+                self.cancel,
+            )?,
         };
         if !self.request.in_place && line.free_bytes.is_some_and(|free| free < recorded.size_bytes) {
             let free = size(line.free_bytes.unwrap_or_default());
@@ -386,15 +423,19 @@ impl Look<'_> {
     }
 }
 
-/// Room where a server on this host keeps its data; `None` where we cannot see that.
-fn free_bytes(session: &mut Session, cancel: &Cancel) -> Result<Option<u64>> {
+/// Room in a tablespace of a server on this host; `None` where we cannot see that.
+fn free_bytes(session: &mut Session, tablespace: &str, cancel: &Cancel) -> Result<Option<u64>> {
     if !session.is_local() {
         return Ok(None);
     }
+    let sql = format!("SELECT pg_tablespace_location(oid) FROM pg_tablespace WHERE spcname = {}", literal(tablespace));
+    // The usual one has no place of its own.
+    let location = session.value(&sql, cancel)?.filter(|location| !location.is_empty());
     let sql = "SELECT setting FROM pg_settings WHERE name = 'data_directory'";
     let dir = session.value(sql, cancel)?.map(std::path::PathBuf::from);
     // A directory of the same name here may be another's, if the server runs in a container.
     let dir = dir.filter(|dir| dir.join("postmaster.pid").exists());
+    let dir = dir.map(|dir| location.map_or(dir, std::path::PathBuf::from));
     Ok(dir.and_then(|dir| rustix::fs::statvfs(&dir).ok()).map(|found| found.f_bavail.saturating_mul(found.f_frsize)))
 }
 
@@ -407,22 +448,12 @@ pub(super) fn stage(
     watch: Watch<'_>,
 ) -> Result<Vec<Swap>> {
     let mut swaps = terms.servers.clone();
-    let sources = archive.head().map(|head| head.sources.as_slice()).unwrap_or_default();
-    let recorded = |name: &str| {
-        let source = sources.iter().find(|source| source.name == name)?;
-        source.details.postgres.as_ref()
-    };
     for swap in &mut swaps {
         let route = swap.server.route()?;
         let mut session = Session::open(&route, &swap.server.maintenance_db, &swap::application(id))?;
         let here = facts::major(facts::version(&mut session, watch.cancel)?);
-        if !(request.no_owner && request.no_privileges) {
-            let roles = swap.databases.iter().filter_map(|exchange| recorded(&exchange.source));
-            let roles: Vec<Role> = roles.flat_map(|recorded| recorded.roles.clone()).collect();
-            create_roles(&mut session, &roles, watch.cancel)?;
-        }
         for exchange in &mut swap.databases {
-            let Some(of) = recorded(&exchange.source) else { continue };
+            let Some(of) = recorded(archive, &exchange.source) else { continue };
             let Some(database) = of.databases.iter().find(|database| database.name == exchange.live) else { continue };
             let tools =
                 Tools::find(here.max(facts::major(of.server_version)), swap.server.bin_dir.as_deref(), watch.cancel)?;
@@ -456,6 +487,37 @@ pub(super) fn stage(
     Ok(swaps)
 }
 
+/// What an archive says of a source of databases.
+fn recorded<'a>(archive: &'a Archive, source: &str) -> Option<&'a Postgres> {
+    let mut sources = archive.head()?.sources.iter();
+    sources.find(|other| other.name == source)?.details.postgres.as_ref()
+}
+
+/// Makes the roles that a server lacks and what is restored names.
+pub(super) fn make_roles(terms: &Terms, archive: &Archive, id: &str, cancel: &Cancel) -> Result<Vec<MadeRoles>> {
+    let exchanged = terms.servers.iter().flat_map(|swap| {
+        swap.databases.iter().map(move |exchange| (&swap.server, &swap.server.maintenance_db, &exchange.source))
+    });
+    // Who may not create databases may not be let into another one than the one to restore.
+    let over = terms.in_place.iter().map(|over| (&over.database.server, &over.database.name, &over.database.source));
+    let mut all = Vec::new();
+    for (server, database, source) in exchanged.chain(over) {
+        let roles = recorded(archive, source).map(|recorded| recorded.roles.as_slice()).unwrap_or_default();
+        if !roles.is_empty() {
+            let mut session = Session::open(&server.route()?, database, &swap::application(id))?;
+            let oids = create_roles(&mut session, roles, cancel)?;
+            all.push(MadeRoles { server: server.clone(), database: database.clone(), oids });
+        }
+    }
+    all.retain(|made| !made.oids.is_empty());
+    Ok(all)
+}
+
+/// The roles that were made are not needed.
+pub(super) fn drop_roles(story: &Story) -> Result<()> {
+    story.roles.iter().try_for_each(|made| made.drop(&story.header.id))
+}
+
 /// Nobody gets into the databases any more.
 pub(super) fn keep_out(story: &Story, cancel: &Cancel) -> Result<()> {
     story.servers.iter().try_for_each(|swap| swap.keep_out(&story.header.id, cancel))
@@ -464,6 +526,13 @@ pub(super) fn keep_out(story: &Story, cancel: &Cancel) -> Result<()> {
 /// Everyone gets into those that are live.
 pub(super) fn let_in(story: &Story, cancel: &Cancel) -> Result<()> {
     story.servers.iter().try_for_each(|swap| swap.let_in(&story.header.id, cancel))
+}
+
+/// Ends what a run that is gone left at work on the servers.
+pub(super) fn end_ours(story: &Story) -> Result<()> {
+    let id = &story.header.id;
+    story.servers.iter().try_for_each(|swap| swap.end_ours(id))?;
+    story.header.terms.in_place.iter().try_for_each(|over| over.database.end_ours(id))
 }
 
 /// Exchanges them, or takes that back.
@@ -531,8 +600,8 @@ pub(super) fn over_reversed(story: &Story, id: &str) -> Vec<Over> {
     let turned = |over: &Over| {
         let kept = [&over.kept.0, &b"-undo-"[..], &id.as_bytes()[..8]].concat();
         // How many rows there were is not known; what is in the dump is what there was.
-        let database = InPlace { rows: Default::default(), ..over.database.clone() };
-        Over { database, dump: over.kept.clone(), kept: Name(kept) }
+        let how = InPlace { rows: Default::default(), only_owner: None, no_privileges: false, ..over.database.clone() };
+        Over { database: how, dump: over.kept.clone(), kept: Name(kept) }
     };
     story.header.terms.in_place.iter().map(turned).collect()
 }
@@ -554,18 +623,19 @@ fn dump(terms: &Terms, source: &str, database: &PostgresDatabase) -> Result<std:
 }
 
 /// Makes those of `roles` that the server lacks; none that it has is changed.
-fn create_roles(session: &mut Session, roles: &[Role], cancel: &Cancel) -> Result<()> {
+fn create_roles(session: &mut Session, roles: &[Role], cancel: &Cancel) -> Result<Vec<u32>> {
     let names: Vec<String> = roles.iter().map(|role| role.name.clone()).collect();
     let missing = facts::missing_roles(session, &names, cancel)?;
-    let mut made: Vec<&Role> = roles.iter().filter(|role| missing.contains(&role.name)).collect();
-    made.dedup_by(|a, b| a.name == b.name);
+    let made: Vec<&Role> = roles.iter().filter(|role| missing.contains(&role.name)).collect();
     let mut statements: Vec<String> = made.iter().flat_map(|role| stage::create_role(role)).collect();
     statements.extend(made.iter().flat_map(|role| stage::grant_memberships(role)));
     if statements.is_empty() {
-        return Ok(());
+        return Ok(Vec::new());
     }
     // All or none of them: an error leaves the server as it was.
     session.run(&format!("BEGIN; {}; COMMIT", statements.join("; ")), cancel).map_err(|error| {
         error.next("create the roles that are missing by hand, or restore with --no-owner --no-privileges")
-    })
+    })?;
+    let rows = session.rows("SELECT oid FROM pg_roles WHERE rolname = ANY($1)", &[&missing], cancel)?;
+    Ok(rows.iter().map(|row| row.get(0)).collect())
 }

@@ -210,6 +210,7 @@ impl Targets<'_> {
             at: Some(name(&place)),
             names: source.names.iter().map(name).collect(),
             path: Name::of(&path),
+            server: None,
             only,
             include: source.details.include.clone(),
             exclude,
@@ -231,15 +232,18 @@ impl Targets<'_> {
         };
         self.planned.push(PlannedRoot {
             source: source.name.clone(),
-            root: server,
+            root: server.clone(),
             is_configured: self.is_configured,
             exists: true,
         });
+        // A name of our own, whatever the archive calls the source, and another one for each app.
+        let folder = format!("{}.{}.dumps", lock_key(self), self.roots.len());
         self.roots.push(Root {
             source: Name(source.name.as_bytes().to_vec()),
             kind: RootKind::Postgres,
             at: Some(Name(source.place().into_bytes())),
-            path: Name::of(&resolve(data_dir)?.join(format!("{}.dumps", source.name))),
+            path: Name::of(&resolve(data_dir)?.join(folder)),
+            server: Some(server),
             only: only.collect::<Result<_>>()?,
             ..Root::default()
         });

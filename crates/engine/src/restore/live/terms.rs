@@ -92,6 +92,9 @@ pub(super) struct Root {
     pub(super) others: Vec<Name>,
     /// Where it stands, without symlinks.
     pub(super) path: Name,
+    /// The server whose databases it is, for people; its dumps are unpacked at `path`.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub(super) server: Option<String>,
     /// Patterns of what is restored, relative to the root; none: all of it.
     pub(super) only: Vec<String>,
     /// What the backup took and left out, by its own patterns and by those configured now.
@@ -147,6 +150,11 @@ impl Root {
         Some((place, join(root?, inner)))
     }
 
+    /// Where it is, for people.
+    pub(super) fn shown(&self) -> String {
+        self.server.clone().unwrap_or_else(|| self.path.to_string())
+    }
+
     /// Where the entry at `inner` stands.
     pub(super) fn live(&self, inner: &[u8]) -> PathBuf {
         absolute(self.path.as_path(), inner)
@@ -190,10 +198,10 @@ impl Terms {
         of.next()
     }
 
-    /// Where each database that is a source of its own is live.
-    pub(super) fn databases(&self) -> std::collections::BTreeMap<String, PathBuf> {
+    /// Where each SQLite database is live that is restored.
+    pub(super) fn databases(&self) -> impl Iterator<Item = (String, PathBuf)> + '_ {
         let databases = self.roots.iter().filter(|root| root.kind == RootKind::Sqlite);
-        databases.map(|root| (root.source.to_string(), root.path.as_path().to_owned())).collect()
+        databases.map(|root| (root.source.to_string(), root.path.as_path().to_owned()))
     }
 }
 

@@ -22,6 +22,7 @@ use std::time::Duration;
 use lifeboat_store::testing::{can_run, is_root, skip};
 
 use crate::env::{Cmd, TestEnv};
+use crate::fidelity::Mount;
 
 /// Where Debian keeps PostgreSQL's programs, one folder a version.
 const INSTALLED: &str = "/usr/lib/postgresql";
@@ -120,6 +121,8 @@ pub(crate) struct Cluster {
     env: TestEnv,
     settings: Vec<String>,
     running: Mutex<Option<Server>>,
+    /// Where it listened last, and listens again where that is free.
+    last_port: Mutex<Option<u16>>,
 }
 
 /// The server while it runs.
@@ -153,7 +156,8 @@ impl Cluster {
     /// A new server, started.
     fn make(version: Version, settings: &[&str]) -> Self {
         let settings = SETTINGS.iter().chain(settings).map(|&setting| setting.to_owned()).collect();
-        let cluster = Self { version, env: TestEnv::new(), settings, running: Mutex::default() };
+        let cluster =
+            Self { version, env: TestEnv::new(), settings, running: Mutex::default(), last_port: Mutex::default() };
         cluster.server_dir("server");
         let data = cluster.data();
         let how = ["-U", "postgres", "-A", "trust", "-E", "UTF8", "--locale=C.UTF-8", "--no-sync", "-D", path(&data)];
@@ -198,7 +202,8 @@ impl Cluster {
 
     fn try_start(&self) -> Option<Server> {
         // Somebody else may take the port before the server does: then another is tried.
-        let port = std::net::TcpListener::bind("127.0.0.1:0").and_then(|it| it.local_addr()).expect("a port").port();
+        let free = || std::net::TcpListener::bind("127.0.0.1:0").and_then(|it| it.local_addr()).expect("a port").port();
+        let port = self.last_port.lock().expect("no test panicked here").take().unwrap_or_else(free);
         let dir = self.socket_dir();
         let root = self.env.data_dir().parent().expect("it is below the root").to_owned();
         let postgres = self.program("postgres");
@@ -218,6 +223,7 @@ impl Cluster {
         let pid = pid.trim().parse().expect("the guard tells a pid");
         let server = Server { guard, pid, port };
         if self.gets_ready(pid) {
+            *self.last_port.lock().expect("no test panicked here") = Some(port);
             return Some(server);
         }
         server.end(Some("QUIT"));
@@ -229,7 +235,9 @@ impl Cluster {
         for _ in 0..6000 {
             let told = std::fs::read_to_string(self.socket_dir().join("data/postmaster.pid")).unwrap_or_default();
             let mut lines = told.lines();
-            if lines.next() == Some(&pid.to_string()) && lines.nth(6).is_some_and(|state| state.trim() == "ready") {
+            if lines.next() == Some(&pid.to_string())
+                && lines.nth(6).is_some_and(|state| ["ready", "standby"].contains(&state.trim()))
+            {
                 return true;
             }
             let status = std::fs::read_to_string(format!("/proc/{pid}/status")).unwrap_or_default();
@@ -245,6 +253,11 @@ impl Cluster {
     pub(crate) fn stop(&self, signal: &str) {
         let server = self.running.lock().expect("no test panicked here").take();
         server.expect("it runs").end(Some(signal));
+    }
+
+    /// Has the server, which is stopped, wait for another's changes as soon as it starts.
+    pub(crate) fn become_standby(&self) {
+        self.env.write("server/data/standby.signal", "");
     }
 
     /// The pid of the server.
@@ -310,6 +323,11 @@ impl Cluster {
         let dir = self.server_dir(&name);
         self.sql("postgres", &format!("CREATE TABLESPACE {} LOCATION {}", ident(&name), literal(path(&dir))));
         name
+    }
+
+    /// Mounts what `args` say at `name`, below which tablespaces can be.
+    pub(crate) fn mount(&self, name: &str, args: &[&str]) -> Mount {
+        Mount::new(&self.env, name, args)
     }
 
     /// Removes a database, whoever is connected.
