@@ -24,11 +24,12 @@ pub use crate::report::{
     LISTED_MAX, ListReport, PlanLine, PlannedDump, PlannedServer, PlannedSource, Problems, RestorePlan, RestoreReport,
     RestoreRequest, Selection, Shipped, Subject, VerifyReport, Watch,
 };
+pub use crate::restore::command::{CommandPlan, CommandReport, CommandRequest};
 pub use crate::restore::database::{DatabaseRequest, DatabaseRestored};
 use crate::restore::live::{self, Host};
 pub use crate::restore::live::{
-    Consent, Counts, Decision, Kept, LivePlan, LiveReport, LiveRequest, Mode, PlannedDatabase, PlannedRoot,
-    PlannedService, PlannedSpace, PlannedVersion, Prepared, Recovered, Undo, User, Waiting,
+    Consent, Counts, Decision, Kept, LivePlan, LiveReport, LiveRequest, Mode, NotRestored, PlannedDatabase,
+    PlannedRoot, PlannedService, PlannedSpace, PlannedVersion, Prepared, Recovered, Undo, User, Waiting,
 };
 pub use crate::runs::LastRun;
 pub use crate::services::{Found, How};
@@ -223,6 +224,31 @@ impl App<'_> {
     /// hold what is secret.
     pub fn export(&self, request: &ExportRequest, take: Take<'_>, cancel: &Cancel) -> Result<ExportReport> {
         crate::export::export(request, self.config.as_ref(), take, cancel)
+    }
+
+    /// The source that `only` names, if it is one of a command and nothing else
+    /// is named: that one is restored by [`App::restore_command`].
+    ///
+    /// # Errors
+    /// When the archive cannot be read.
+    pub fn command_source(&self, archive: &Path, only: &[String]) -> Result<Option<String>> {
+        crate::restore::command::source_of(archive, only)
+    }
+
+    /// What [`App::restore_command`] would run.
+    ///
+    /// # Errors
+    /// When there is no such command.
+    pub fn plan_command(&self, request: &CommandRequest) -> Result<CommandPlan> {
+        crate::restore::command::plan(request, self.config.as_ref())
+    }
+
+    /// Gives the command of one source what was backed up of it.
+    ///
+    /// # Errors
+    /// When nobody agreed, or the command failed: what it did until then stays.
+    pub fn restore_command(&self, request: &CommandRequest, watch: Watch<'_>) -> Result<CommandReport> {
+        crate::restore::command::restore(request, self.config.as_ref(), &self.data_dir, watch)
     }
 
     /// What a restore in place would do; tells `each` of every line. Writes nothing at all.

@@ -5,6 +5,7 @@
 pub mod config;
 mod presets;
 // What can be backed up.
+mod mariadb;
 mod pg;
 mod source;
 mod sqlite;

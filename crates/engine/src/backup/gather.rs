@@ -321,6 +321,7 @@ mod tests {
             databases,
             servers: Vec::new(),
             exports: Vec::new(),
+            printed: Vec::new(),
             is_scope: false,
             destinations: Vec::new(),
             withheld: Vec::new(),

@@ -8,6 +8,7 @@ mod gather;
 mod head;
 mod plan;
 mod preview;
+mod printed;
 mod servers;
 mod ship;
 mod stops;
@@ -43,6 +44,7 @@ use crate::{Cancel, Error, ErrorKind, Result, workers};
 use exports::Exporting;
 use gather::{CopiedDatabase, Dumped, Failures};
 pub(crate) use plan::plan;
+use printed::Printed;
 use servers::Begun;
 use stops::Stops;
 use subject::Job;
@@ -88,6 +90,7 @@ struct Gathered {
     databases: Vec<CopiedDatabase>,
     dumps: Vec<Begun>,
     exports: Vec<Exporting>,
+    printed: Vec<Printed>,
     /// What becomes of the dumps and exports.
     seen: Seen,
     failures: Failures,
@@ -176,6 +179,8 @@ impl Run<'_> {
         // A server that does not answer is not to be waited for while anything stands still.
         let mut not_reached = Failures::default();
         let mut servers = servers::reach(job, self.cancel, &mut not_reached)?;
+        let seen = Seen::default();
+        let printed = printed::prepare(job, (&seen, self.started), self.watch(), &mut not_reached)?;
         let pin = |patience: Duration| {
             let (began, mut failures) = (Instant::now(), Failures::default());
             let patience = (patience < PATIENT).then_some(patience);
@@ -203,7 +208,6 @@ impl Run<'_> {
             patience: frozen.is_some().then_some(freeze::PIN_WAIT),
             was_frozen: was_frozen && frozen.is_none(),
         };
-        let seen = Seen::default();
         let dumps = servers::begin(servers, how, &now, (&seen, self.started), self.watch(), &mut failures)?;
         let of_run = (&seen, self.started);
         let exports = exports::begin(job, &dumps, how.patience, of_run, self.cancel, &mut failures)?;
@@ -214,15 +218,15 @@ impl Run<'_> {
             .map_err(|error| self.target.not_written(error))?;
         let was_filled = |source: &str| ship::was_filled(self, source);
         let roots = gather::open_roots(job, frozen.as_ref(), was_filled, &mut failures)?;
-        if roots.is_empty() && databases.is_empty() && dumps.is_empty() {
+        if roots.is_empty() && databases.is_empty() && dumps.is_empty() && printed.is_empty() {
             return Err(all_failed(&failures.0));
         }
-        Ok(Gathered { roots, databases, dumps, exports, seen, failures })
+        Ok(Gathered { roots, databases, dumps, exports, printed, seen, failures })
     }
 
     /// Reads what was gathered into an archive, and gives that its name.
     fn capture(&self, gathered: Gathered) -> Result<Made> {
-        let Gathered { roots, databases, dumps, exports, seen, mut failures } = gathered;
+        let Gathered { roots, databases, dumps, exports, printed, seen, mut failures } = gathered;
         let outputs = outputs(&self.job, &self.target);
         self.expect(&outputs, &roots)?;
         let tools: Vec<Tools> = dumps.iter().map(|begun| begun.tools.clone()).collect();
@@ -230,6 +234,9 @@ impl Run<'_> {
             dumps.into_iter().map(|begun| (begun.dumped, begun.counting)).unzip();
         let (asked, rows): (Vec<_>, Vec<_>) = exports.into_iter().map(Exporting::parted).unzip();
         dumps.extend(asked);
+        let (of_programs, found): (Vec<_>, Vec<_>) =
+            printed.into_iter().map(|printed| (printed.dumped, printed.found)).unzip();
+        dumps.extend(of_programs);
         let mut reports: Vec<DatabaseReport> = databases.iter().map(CopiedDatabase::report).collect();
         let mut sources: Vec<record::Source> =
             roots.iter().map(|root| gather::describe_root(root, self.started)).collect();
@@ -250,8 +257,10 @@ impl Run<'_> {
         let mut read = read?;
         servers::fill(&mut sources, counted?);
         exports::fill(&mut sources, &rows);
+        printed::fill(&mut sources, &found);
         self.drop_failed(&stops, &seen, &mut sources, &mut failures)?;
         reports.extend(servers::reports(&sources, &seen));
+        reports.extend(printed::reports(&sources, &seen));
         let exports = exports::reports(&sources, &seen);
         self.refuse_nothing(&read.captured)?;
         let finished = self.ground.clock.timestamp();
@@ -323,9 +332,10 @@ impl Run<'_> {
         }
         for (name, message) in seen.failed() {
             let server = self.job.servers.iter().find(|(server, _)| *server == name);
-            let of_dump =
-                || (server.map(|(_, source)| source.server.name()).unwrap_or_default(), CHECK_DUMP.to_owned());
-            let (root, next) = exports::root_and_next(&self.job, &name).unwrap_or_else(of_dump);
+            let root = server.map(|(_, source)| source.server.name());
+            let root = root.or_else(|| printed::root(&self.job, &name)).unwrap_or_default();
+            let (root, next) =
+                exports::root_and_next(&self.job, &name).unwrap_or_else(|| (root, CHECK_DUMP.to_owned()));
             let broken = Error::new(ErrorKind::Failed, message).next(next);
             failures.keep(&name, Path::new(&root), Err::<(), _>(broken))?;
             sources.retain(|source| source.name != name);

@@ -23,12 +23,24 @@ pub(super) struct Job<'a> {
     pub(super) servers: Vec<(String, PostgresSource)>,
     /// The queries whose answers are part of the snapshot, by name.
     pub(super) exports: Vec<(String, Export)>,
+    /// What programs print: sources of the kinds `mariadb` and `command`.
+    pub(super) printed: Vec<(String, Source)>,
     /// Whether it is only a part of the app.
     pub(super) is_scope: bool,
     /// Where the archive goes; none: to one directory that is no destination.
     pub(super) destinations: Vec<&'a Destination>,
     /// What is left out without being asked, wherever it lies.
     pub(super) withheld: Vec<PathBuf>,
+}
+
+impl Job<'_> {
+    /// Whether there is any database in it.
+    pub(super) fn has_tables(&self) -> bool {
+        let mut printed = self.printed.iter();
+        !self.databases.is_empty()
+            || !self.servers.is_empty()
+            || printed.any(|(_, source)| matches!(source, Source::Mariadb(_)))
+    }
 }
 
 /// What `request` asks for.
@@ -136,6 +148,7 @@ fn of_paths<'a>(request: &BackupRequest, paths: &[PathBuf], host: &str, withheld
         databases: Vec::new(),
         servers: Vec::new(),
         exports: Vec::new(),
+        printed: Vec::new(),
         is_scope: false,
         destinations: Vec::new(),
         withheld,
@@ -172,6 +185,7 @@ fn of_app<'a>(
         databases: Vec::new(),
         servers: Vec::new(),
         exports: Vec::new(),
+        printed: Vec::new(),
         is_scope: request.schema_only || app.sources.keys().any(|name| !is_asked(&name)),
         destinations: destinations(request, app, config)?,
         withheld,
@@ -183,6 +197,7 @@ fn of_app<'a>(
                 let format = request.format.unwrap_or(source.format);
                 job.servers.push((name.clone(), PostgresSource { format, ..source.clone() }));
             }
+            Source::Mariadb(_) | Source::Command(_) => job.printed.push((name.clone(), source.clone())),
             Source::Files(source) => {
                 let more = |patterns: &[String], of: &[String]| [of, patterns].concat();
                 let Selection { include, exclude, .. } = &request.selection;

@@ -19,6 +19,7 @@ use rustix::io::Errno;
 use serde::{Deserialize, Serialize};
 
 use crate::health::HealthCheck;
+pub use crate::mariadb::Server as MariadbServer;
 pub use crate::pg::Server;
 use crate::report::CompressionKind;
 use crate::services::{Reload, Service};
@@ -119,6 +120,10 @@ pub enum Source {
     Sqlite(SqliteSource),
     /// Databases of a PostgreSQL server.
     Postgres(PostgresSource),
+    /// Databases of a MariaDB or MySQL server.
+    Mariadb(MariadbSource),
+    /// What a program prints.
+    Command(CommandSource),
 }
 
 impl Source {
@@ -129,6 +134,8 @@ impl Source {
             Self::Files(_) => "files",
             Self::Sqlite(_) => "sqlite",
             Self::Postgres(_) => "postgres",
+            Self::Mariadb(_) => "mariadb",
+            Self::Command(_) => "command",
         }
     }
 
@@ -138,7 +145,7 @@ impl Source {
         match self {
             Self::Files(files) => Some(&files.root),
             Self::Sqlite(sqlite) => Some(&sqlite.path),
-            Self::Postgres(_) => None,
+            Self::Postgres(_) | Self::Mariadb(_) | Self::Command(_) => None,
         }
     }
 
@@ -147,7 +154,7 @@ impl Source {
     pub fn stop(&self) -> &[Service] {
         match self {
             Self::Files(files) => &files.stop,
-            Self::Sqlite(_) | Self::Postgres(_) => &[],
+            Self::Sqlite(_) | Self::Postgres(_) | Self::Mariadb(_) | Self::Command(_) => &[],
         }
     }
 }
@@ -191,6 +198,26 @@ pub struct PostgresSource {
     pub has_globals: bool,
     /// How long a lock on a table is waited for.
     pub lock_timeout: Duration,
+}
+
+/// Databases of a MariaDB or MySQL server.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct MariadbSource {
+    /// How it is reached.
+    pub server: MariadbServer,
+    /// The databases; never empty.
+    pub databases: Vec<String>,
+}
+
+/// What a program prints.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct CommandSource {
+    /// The program and its arguments.
+    pub run: Vec<String>,
+    /// What is given that again, as its input.
+    pub restore: Option<Vec<String>>,
+    /// How long each of both may take.
+    pub timeout: Duration,
 }
 
 /// How a database is dumped.
@@ -363,7 +390,7 @@ impl Config {
         let sources = self.apps.values().flat_map(|app| app.sources.values());
         sources.filter_map(|source| match source {
             Source::Postgres(postgres) => postgres.server.bin_dir.as_ref(),
-            Source::Files(_) | Source::Sqlite(_) => None,
+            Source::Files(_) | Source::Sqlite(_) | Source::Mariadb(_) | Source::Command(_) => None,
         })
     }
 
@@ -388,7 +415,8 @@ impl AppConfig {
         });
         let of_sources = self.sources.values().filter_map(|source| match source {
             Source::Postgres(postgres) => postgres.server.password_file.as_ref(),
-            Source::Files(_) | Source::Sqlite(_) => None,
+            Source::Mariadb(mariadb) => mariadb.server.password_file.as_ref(),
+            Source::Files(_) | Source::Sqlite(_) | Source::Command(_) => None,
         });
         of_health.chain(of_checks).chain(of_sources)
     }

@@ -15,6 +15,10 @@ use serde_saphyr::{DefaultMessageFormatter, Location, MessageFormatter as _, Spa
 use super::nearest;
 use lifeboat_format::path::shown;
 
+mod printed;
+
+pub(super) use printed::{Command, Mariadb};
+
 /// A mistake, and where it stands.
 #[derive(Debug)]
 pub(super) struct Wrong {
@@ -164,6 +168,10 @@ pub(super) struct Source {
     pub(super) sqlite: Option<Sqlite>,
     /// Databases of a PostgreSQL server, all as of one moment, also while they are written to.
     pub(super) postgres: Option<Postgres>,
+    /// Databases of a MariaDB or MySQL server, each as of one moment, also while they are written to.
+    pub(super) mariadb: Option<Mariadb>,
+    /// What a program prints.
+    pub(super) command: Option<Command>,
 }
 
 /// A directory tree, or a single file.

@@ -16,6 +16,10 @@ use crate::services::{Reload, Service, ServiceKind};
 use crate::{Error, ErrorKind, Result};
 use lifeboat_format::path::shown;
 
+mod printed;
+
+use printed::{WrittenCommand, WrittenMariadb};
+
 /// What a snapshot carries of its app's configuration, without what says where
 /// secrets are or where backups go. Unknown fields are accepted and dropped.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
@@ -59,6 +63,10 @@ pub(super) struct WrittenSource {
     sqlite: Option<WrittenSqlite>,
     #[serde(default, skip_serializing_if = "Option::is_none")]
     postgres: Option<WrittenPostgres>,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    mariadb: Option<WrittenMariadb>,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    command: Option<WrittenCommand>,
 }
 
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
@@ -285,6 +293,12 @@ fn source(source: &Source, reader: Reader) -> WrittenSource {
         Source::Postgres(postgres) => {
             WrittenSource { postgres: Some(self::postgres(postgres, reader)), ..WrittenSource::default() }
         }
+        Source::Mariadb(mariadb) => {
+            WrittenSource { mariadb: Some(WrittenMariadb::of(mariadb, reader)), ..WrittenSource::default() }
+        }
+        Source::Command(command) => {
+            WrittenSource { command: Some(WrittenCommand::of(command)), ..WrittenSource::default() }
+        }
     }
 }
 
@@ -434,8 +448,7 @@ impl Carried {
             let name = shown(name.as_bytes());
             return Err(refuse(ErrorKind::Corrupt, format!("the name `{name}` is none of an app")));
         }
-        let is_unknown =
-            |source: &WrittenSource| source.files.is_none() && source.sqlite.is_none() && source.postgres.is_none();
+        let is_unknown = |source: &WrittenSource| *source == WrittenSource::default();
         if let Some((source, _)) = self.sources.iter().find(|(_, source)| is_unknown(source)) {
             let source = shown(source.as_bytes());
             let what = format!("the source `{source}` is of a kind that this version does not know");
@@ -477,6 +490,7 @@ impl Carried {
             );
         }
         for (name, source) in &self.sources {
+            acts.extend(source.command.iter().flat_map(|command| command.acts(&plain(name))));
             let Some(postgres) = &source.postgres else { continue };
             let server = postgres.service.as_ref().map(|service| format!("the service {service}"));
             let server = server.or_else(|| postgres.url.clone()).unwrap_or_else(|| "the local server".to_owned());

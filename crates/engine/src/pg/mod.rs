@@ -25,6 +25,6 @@ mod tls;
 mod tools;
 
 pub use reach::Server;
-pub(crate) use reach::{Route, parse_url};
+pub(crate) use reach::{Route, first_line, parse_url};
 pub(crate) use session::{Session, ident, literal, quoted};
 pub(crate) use tools::{ENVIRONMENT, Tools};

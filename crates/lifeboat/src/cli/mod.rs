@@ -26,6 +26,7 @@ mod progress;
 pub(crate) mod recover;
 mod render;
 pub(crate) mod restore;
+mod restore_command;
 mod restore_database;
 mod restore_live;
 mod restore_to;

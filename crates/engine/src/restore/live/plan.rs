@@ -11,6 +11,7 @@ use lifeboat_format::model::Outcome;
 use lifeboat_format::path::shown;
 use serde::Serialize;
 
+use super::apart::NotRestored;
 use super::servers::PlannedDatabase;
 use super::terms::{Mode, Terms};
 use crate::config::Keep;
@@ -47,6 +48,8 @@ pub struct LivePlan {
     pub lacks: Vec<String>,
     /// Entries that are not restored: answers to queries stand nowhere but in the snapshot.
     pub exports: Vec<String>,
+    /// Sources that stay as they are.
+    pub not_restored: Vec<NotRestored>,
     /// How much of what.
     #[serde(flatten)]
     pub counts: Counts,
@@ -439,6 +442,7 @@ mod tests {
                 roots: Vec::new(),
                 lacks: Vec::new(),
                 exports: Vec::new(),
+                not_restored: Vec::new(),
                 counts: Counts::default(),
                 overwritten: Vec::new(),
                 deleted: Vec::new(),

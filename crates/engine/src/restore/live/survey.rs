@@ -142,6 +142,7 @@ impl<'a> Survey<'a> {
             roots: targets.planned.clone(),
             lacks,
             exports: targets.exports.clone(),
+            not_restored: targets.apart.clone(),
             counts: super::plan::Counts::default(),
             overwritten: Vec::new(),
             deleted: Vec::new(),

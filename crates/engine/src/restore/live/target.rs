@@ -8,6 +8,7 @@ use std::path::{Path, PathBuf};
 use lifeboat_format::archive::Archive;
 use lifeboat_format::record::{Head, Source};
 
+use super::apart::NotRestored;
 use super::database::{log_of, patterns};
 use super::name::{Name, below};
 use super::plan::PlannedRoot;
@@ -34,6 +35,8 @@ pub(super) struct Targets<'a> {
     pub(super) lacks: Vec<String>,
     /// What in it is never restored in place: answers to queries.
     pub(super) exports: Vec<String>,
+    /// What is left as it is.
+    pub(super) apart: Vec<NotRestored>,
 }
 
 /// Finds them.
@@ -57,11 +60,20 @@ pub(super) fn find<'a>(archive: &'a Archive, request: &'a LiveRequest, host: &Ho
         planned: Vec::new(),
         lacks: lacks(head),
         exports: Vec::new(),
+        apart: Vec::new(),
     };
     for source in &head.sources {
         let globs = only.iter().filter(|(name, _)| *name == source.name);
         let globs: Vec<&Option<String>> = globs.map(|(_, glob)| glob).collect();
         if source.details.failed.is_some() || (!only.is_empty() && globs.is_empty()) {
+            continue;
+        }
+        if let Some(apart) = NotRestored::of(source, app, archive.path()) {
+            // Who asks for it by name is not given anything else instead.
+            if !only.is_empty() {
+                return Err(apart.refusal());
+            }
+            targets.apart.push(apart);
             continue;
         }
         let globs = if globs.iter().any(|glob| glob.is_none()) { Vec::new() } else { globs };
@@ -73,6 +85,9 @@ pub(super) fn find<'a>(archive: &'a Archive, request: &'a LiveRequest, host: &Ho
         } else {
             targets.add(source, globs)?;
         }
+    }
+    if let (Some(apart), true) = (targets.apart.first(), targets.roots.is_empty()) {
+        return Err(apart.refusal());
     }
     targets.part_databases();
     refuse_overlap(&targets.roots)?;
@@ -120,7 +135,7 @@ fn parse_all(only: &[String], head: &Head, app: Option<&AppConfig>) -> Result<Ve
             .next(format!("{meant}its sources are: {}", names.join(", "))));
         };
         for (source, patterns) in part {
-            if matches!(app.sources.get(source), Some(config::Source::Sqlite(_) | config::Source::Postgres(_))) {
+            if app.sources.get(source).is_some_and(|source| !matches!(source, config::Source::Files(_))) {
                 let what =
                     format!("--only {name}: it holds tables of {source}, and single tables cannot be restored yet");
                 return Err(Error::new(ErrorKind::Usage, what)
@@ -250,7 +265,7 @@ impl Targets<'_> {
             self.roots.iter().filter(is_database).map(|root| root.path.as_path().to_owned()).collect();
         let configured = self.app.into_iter().flat_map(|app| app.sources.values()).filter_map(|source| match source {
             config::Source::Sqlite(source) => Some(resolve(&source.path).unwrap_or_else(|_| source.path.clone())),
-            config::Source::Files(_) | config::Source::Postgres(_) => None,
+            _ => None,
         });
         let all: Vec<PathBuf> = restored.iter().cloned().chain(configured).collect();
         for root in self.roots.iter_mut().filter(|root| root.kind == RootKind::Files) {

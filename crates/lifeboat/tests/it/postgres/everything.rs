@@ -32,7 +32,8 @@ impl Databases {
             let sql = "CREATE TABLE state (what text, g int); INSERT INTO state SELECT 'backed up', g FROM generate_series(1, 50) g";
             cluster.sql(name, sql);
         }
-        let databases = Self { cluster, operator, pristine: live.clone(), live, old: String::new(), new: String::new() };
+        let databases =
+            Self { cluster, operator, pristine: live.clone(), live, old: String::new(), new: String::new() };
         databases.dress();
         databases
     }
@@ -129,7 +130,13 @@ impl Beside for Databases {
             literal(&self.operator)
         );
         let is_gone = || self.cluster.sql("postgres", &sessions) == "0";
-        assert!((0..50).any(|_| is_gone() || { std::thread::sleep(std::time::Duration::from_millis(100)); false }), "{what}");
+        assert!(
+            (0..50).any(|_| is_gone() || {
+                std::thread::sleep(std::time::Duration::from_millis(100));
+                false
+            }),
+            "{what}"
+        );
     }
 }
 
