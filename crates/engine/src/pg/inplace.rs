@@ -186,7 +186,9 @@ fn clear(session: &mut Session, cancel: &Cancel) -> Result<Vec<String>> {
         "SELECT format('DROP %s IF EXISTS %s CASCADE', CASE relkind WHEN 'v' THEN 'VIEW' WHEN 'm' THEN 'MATERIALIZED VIEW' \
          WHEN 'S' THEN 'SEQUENCE' WHEN 'f' THEN 'FOREIGN TABLE' WHEN 'c' THEN 'TYPE' ELSE 'TABLE' END, oid::regclass) \
          FROM pg_class WHERE relnamespace = {public} AND relkind IN ('r', 'p', 'v', 'm', 'S', 'f', 'c') AND {own} \
-         AND NOT relispartition ORDER BY relkind = 'c', oid DESC"
+         AND NOT relispartition AND NOT EXISTS (SELECT FROM pg_depend d WHERE d.classid = 'pg_class'::regclass \
+         AND d.objid = pg_class.oid AND d.refclassid = 'pg_class'::regclass AND d.deptype IN ('a', 'i')) \
+         ORDER BY relkind = 'c', oid DESC"
     ))?);
     all.extend(of(session, format!(
         "SELECT format('DROP ROUTINE IF EXISTS %s CASCADE', oid::regprocedure) FROM pg_proc WHERE pronamespace = {public} AND {own} AND prokind <> 'a'"
