@@ -161,17 +161,7 @@ fn of_app<'a>(
     config: &'a Config,
     withheld: Vec<PathBuf>,
 ) -> Result<Job<'a>> {
-    let names: Vec<&str> = app.sources.keys().map(String::as_str).collect();
-    for name in &request.only {
-        if !names.contains(&name.as_str()) {
-            return Err(Error::new(
-                ErrorKind::Usage,
-                format!("--only {name}: {} has no source of that name", app.name),
-            )
-            .state("nothing was begun")
-            .next(format!("its sources are: {}", names.join(", "))));
-        }
-    }
+    check_only(request, app)?;
     check_dumps(request, app)?;
     let is_asked = |name: &&String| {
         let has_structure = matches!(app.sources[*name], Source::Postgres(_));
@@ -234,6 +224,20 @@ fn of_app<'a>(
         }
     }
     Ok(job)
+}
+
+/// Refuses names that no source has.
+fn check_only(request: &BackupRequest, app: &AppConfig) -> Result<()> {
+    let names: Vec<&str> = app.sources.keys().map(String::as_str).collect();
+    match request.only.iter().find(|name| !names.contains(&name.as_str())) {
+        None => Ok(()),
+        Some(name) => {
+            let what = format!("--only {name}: {} has no source of that name", app.name);
+            Err(Error::new(ErrorKind::Usage, what)
+                .state("nothing was begun")
+                .next(format!("its sources are: {}", names.join(", "))))
+        }
+    }
 }
 
 /// Refuses options for dumps where there is nothing to dump.

@@ -457,6 +457,7 @@ impl Route {
 }
 
 #[cfg(test)]
+#[expect(clippy::disallowed_methods, reason = "what tests write need not be durable")]
 mod tests {
     use super::*;
 

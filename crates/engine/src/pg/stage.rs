@@ -2,7 +2,7 @@
 
 use std::collections::BTreeMap;
 use std::fs::File;
-use std::path::{Path, PathBuf};
+use std::path::Path;
 use std::time::Duration;
 
 use lifeboat_format::record::{DatabaseAttributes, PostgresDatabase, Role, Rows};
@@ -378,13 +378,6 @@ pub(crate) fn create_role(role: &Role) -> Vec<String> {
 /// The memberships of new roles, once all are there.
 pub(crate) fn grant_memberships(role: &Role) -> impl Iterator<Item = String> + '_ {
     role.member_of.iter().map(|of| format!("GRANT {} TO {}", ident(of), ident(&role.name)))
-}
-
-/// Where the dump of a database lies in a folder of entries.
-pub(crate) fn dump_in(folder: &Path, recorded: &PostgresDatabase, source: &str) -> PathBuf {
-    let place = lifeboat_format::record::Source::usual_place("postgres", source);
-    let inner = recorded.path.strip_prefix(&place).unwrap_or(&recorded.path);
-    folder.join(inner.trim_start_matches('/'))
 }
 
 #[cfg(test)]

@@ -143,6 +143,14 @@ fn keep(text: &str) -> std::result::Result<Keep, String> {
 }
 
 pub(crate) fn run(args: &Args, surface: Surface<'_>) -> Result<u8> {
+    match decide(args, surface) {
+        Some(decided) => decided,
+        None => restore(args, surface),
+    }
+}
+
+/// What is to become of an earlier restore, if that is asked.
+fn decide(args: &Args, surface: Surface<'_>) -> Option<Result<u8>> {
     let decisions = &args.decisions;
     for (asked, decision) in [
         (&decisions.resume, Decision::Resume),
@@ -150,18 +158,19 @@ pub(crate) fn run(args: &Args, surface: Surface<'_>) -> Result<u8> {
         (&decisions.commit, Decision::Commit),
     ] {
         if let Some(id) = asked {
-            return restore_live::decide(decision, id.as_deref(), surface);
+            return Some(restore_live::decide(decision, id.as_deref(), surface));
         }
     }
     if let Some(id) = &decisions.undo {
-        return restore_live::undo(id.as_deref(), args.force, surface);
+        return Some(restore_live::undo(id.as_deref(), args.force, surface));
     }
     if let Some(id) = &decisions.keep {
-        return restore_live::keep(id.as_deref(), surface);
+        return Some(restore_live::keep(id.as_deref(), surface));
     }
-    if let Some(id) = &decisions.discard {
-        return restore_live::discard(id.as_deref(), surface);
-    }
+    decisions.discard.as_ref().map(|id| restore_live::discard(id.as_deref(), surface))
+}
+
+fn restore(args: &Args, surface: Surface<'_>) -> Result<u8> {
     let archive = args.archive.clone().ok_or_else(|| Error::new(ErrorKind::Usage, "no archive was given"))?;
     let named = surface.app.find_archive(&archive, args.app.as_deref(), &super::working_dir()?)?;
     let archive = named.path;

@@ -40,10 +40,8 @@ const EXCERPT_CHARACTERS: usize = 200;
 const NOT_ASCII_SAFE: [&str; 7] = ["BIG5", "GB18030", "GBK", "JOHAB", "SHIFT_JIS_2004", "SJIS", "UHC"];
 
 /// Reads a whole script without sending any of it.
-///
-/// # Errors
-/// As [`run`], but for those of a server.
-pub(crate) fn inspect(script: &mut dyn Read, database: &str, cancel: &Cancel) -> Result<Outline> {
+#[cfg(test)]
+fn inspect(script: &mut dyn Read, database: &str, cancel: &Cancel) -> Result<Outline> {
     let mut splitter = Splitter::new(script, database, cancel);
     while splitter.next()?.is_some() {}
     Ok(splitter.outline())
