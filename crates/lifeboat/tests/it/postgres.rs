@@ -5,8 +5,11 @@
 mod asked;
 mod bank;
 mod bare;
+mod busy;
 mod cluster;
+mod dumped;
 mod edited;
+mod failing;
 mod fingerprint;
 mod odd;
 mod plain;
