@@ -115,7 +115,8 @@ fn finish(
     let path = file.publish(run.target.names(), MODE).map_err(|error| run.target.not_published(error))?;
     write_manifest(&path, &manifest_text(&head, &record))?;
     let (left_out, failed, pauses) = (LeftOut::default(), Vec::new(), run.pauses.take().pauses);
-    Ok(Made { path, head, size_bytes, verified, left_out, failed, databases, pauses })
+    let exports = Vec::new();
+    Ok(Made { path, head, size_bytes, verified, left_out, failed, databases, exports, pauses })
 }
 
 /// The content of `item` in a file that has no name yet, and its sum.

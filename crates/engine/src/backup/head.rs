@@ -8,7 +8,7 @@ use lifeboat_format::model::Outcome;
 use lifeboat_format::record::{self, FORMAT, Head, Tool, Totals};
 
 use super::subject::Job;
-use super::{Run, gather};
+use super::{Run, exports, gather};
 use crate::report::{BackupRequest, FailedSource};
 use crate::{Monitor, Problem, ProblemClass, tables, version};
 
@@ -48,8 +48,9 @@ pub(super) fn of(run: &Run<'_>, sources: Vec<record::Source>, totals: Totals, fi
 /// What is recorded of a source that failed.
 pub(super) fn describe_failed(run: &Run<'_>, source: &FailedSource, finished: Timestamp) -> record::Source {
     let kind = run.job.app.and_then(|app| app.sources.get(&source.name)).map_or("files", |source| source.kind());
-    // A server's name is no place in a file system.
-    let root = (kind != "postgres").then_some(Path::new(&source.root));
+    let kind = if exports::is_export(&source.name) { exports::KIND } else { kind };
+    // The name of a server and a command are no places in a file system.
+    let root = matches!(kind, "files" | "sqlite").then_some(Path::new(&source.root));
     let mut failed = gather::describe(&source.name, kind, root, run.started);
     failed.finished = finished;
     failed.details.failed = Some(source.message.clone());
@@ -60,7 +61,10 @@ pub(super) fn describe_failed(run: &Run<'_>, source: &FailedSource, finished: Ti
 pub(super) fn excluded_tables(source: &record::Source) -> impl Iterator<Item = &String> + Clone {
     let of_file = source.details.database.iter().flat_map(|database| &database.excluded_tables);
     let servers = source.details.postgres.iter().flat_map(|postgres| &postgres.databases);
-    of_file.chain(servers.flat_map(|database| &database.excluded_tables))
+    let of_mariadb = source.details.mariadb.iter().flat_map(|mariadb| &mariadb.databases);
+    of_file
+        .chain(servers.flat_map(|database| &database.excluded_tables))
+        .chain(of_mariadb.flat_map(|database| &database.excluded_tables))
 }
 
 /// Patterns of `exclude_tables` that matched none of the tables whose rows were
@@ -72,7 +76,7 @@ pub(super) fn tell_unmatched<'t>(
     monitor: &dyn Monitor,
 ) {
     // Of a part it is not known what the others have.
-    if job.is_scope || request.schema_only || (job.databases.is_empty() && job.servers.is_empty()) {
+    if job.is_scope || request.schema_only || !job.has_tables() {
         return;
     }
     for pattern in job.app.iter().flat_map(|app| &app.exclude_tables) {

@@ -6,7 +6,7 @@ use lifeboat_format::path::shown;
 
 use super::gather::{self, Failures};
 use super::target::Target;
-use super::{Ground, all_failed, count, head, host, options, outputs, preview, ship, subject};
+use super::{Ground, all_failed, count, head, host, options, outputs, preview, printed, ship, subject};
 use crate::Result;
 use crate::report::{BackupPlan, BackupRequest, PlannedSource, Watch};
 use crate::source::files::{LeftOut, Tree};
@@ -66,6 +66,7 @@ pub(crate) fn plan(ground: &Ground<'_>, request: &BackupRequest, watch: Watch<'_
             server: Some(server),
         });
     }
+    sources.extend(printed::plan(&job, &mut excluded_tables, watch, &mut failures)?);
     if failures.0.is_empty() && job.databases.is_empty() {
         head::tell_unmatched(&job, request, excluded_tables.iter(), &tally);
     }

@@ -5,7 +5,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::path::{Path, PathBuf};
 
 use super::bare;
-use crate::config::{AppConfig, Config, Destination, PostgresSource, Source, SqliteSource};
+use crate::config::{AppConfig, Config, Destination, Export, PostgresSource, Source, SqliteSource};
 use crate::report::{BackupRequest, Selection, Subject};
 use crate::services::Service;
 use crate::source::roots::{self, Wanted};
@@ -21,12 +21,26 @@ pub(super) struct Job<'a> {
     pub(super) stops: BTreeMap<String, Vec<Service>>,
     pub(super) databases: Vec<(String, SqliteSource)>,
     pub(super) servers: Vec<(String, PostgresSource)>,
+    /// The queries whose answers are part of the snapshot, by name.
+    pub(super) exports: Vec<(String, Export)>,
+    /// What programs print: sources of the kinds `mariadb` and `command`.
+    pub(super) printed: Vec<(String, Source)>,
     /// Whether it is only a part of the app.
     pub(super) is_scope: bool,
     /// Where the archive goes; none: to one directory that is no destination.
     pub(super) destinations: Vec<&'a Destination>,
     /// What is left out without being asked, wherever it lies.
     pub(super) withheld: Vec<PathBuf>,
+}
+
+impl Job<'_> {
+    /// Whether there is any database in it.
+    pub(super) fn has_tables(&self) -> bool {
+        let mut printed = self.printed.iter();
+        !self.databases.is_empty()
+            || !self.servers.is_empty()
+            || printed.any(|(_, source)| matches!(source, Source::Mariadb(_)))
+    }
 }
 
 /// What `request` asks for.
@@ -133,6 +147,8 @@ fn of_paths<'a>(request: &BackupRequest, paths: &[PathBuf], host: &str, withheld
         stops: BTreeMap::new(),
         databases: Vec::new(),
         servers: Vec::new(),
+        exports: Vec::new(),
+        printed: Vec::new(),
         is_scope: false,
         destinations: Vec::new(),
         withheld,
@@ -168,6 +184,8 @@ fn of_app<'a>(
         stops: BTreeMap::new(),
         databases: Vec::new(),
         servers: Vec::new(),
+        exports: Vec::new(),
+        printed: Vec::new(),
         is_scope: request.schema_only || app.sources.keys().any(|name| !is_asked(&name)),
         destinations: destinations(request, app, config)?,
         withheld,
@@ -179,6 +197,7 @@ fn of_app<'a>(
                 let format = request.format.unwrap_or(source.format);
                 job.servers.push((name.clone(), PostgresSource { format, ..source.clone() }));
             }
+            Source::Mariadb(_) | Source::Command(_) => job.printed.push((name.clone(), source.clone())),
             Source::Files(source) => {
                 let more = |patterns: &[String], of: &[String]| [of, patterns].concat();
                 let Selection { include, exclude, .. } = &request.selection;
@@ -195,6 +214,9 @@ fn of_app<'a>(
                 job.stops.insert(name.clone(), source.stop.clone());
             }
         }
+    }
+    if request.only.is_empty() && !request.schema_only {
+        job.exports = app.exports.iter().map(|(name, export)| (name.clone(), export.clone())).collect();
     }
     if request.bare && !bare::is_one(&job) {
         return Err(bare::not_one());

@@ -9,11 +9,13 @@ use percent_encoding::percent_decode_str;
 
 use super::databases::databases;
 use super::raw::{self, At, Named, Wrong};
-use super::{AppConfig, Destination, Keep, Source};
+use super::{AppConfig, Destination, Keep, MariadbSource, PostgresSource, Source};
 use crate::naming;
 use crate::report::CompressionKind;
 
 mod asks;
+mod exports;
+mod printed;
 mod services;
 mod sources;
 pub(super) mod values;
@@ -141,6 +143,8 @@ pub(super) fn app(name: String, app: raw::App, around: &Around) -> Checked<AppCo
         compression_level: app.compression_level.map(|level| self::level(level, compression)).transpose()?,
         backup_dir: app.backup_dir.map(directory).transpose()?.or_else(|| around.backup_dir.clone()),
         exclude_tables: app.exclude_tables.into_iter().map(table).collect::<Checked<_>>()?,
+        exports: exports::exports(app.exports, &sources)?,
+        secret_columns: exports::secret_columns(app.secret_columns, &sources)?,
         destinations: chosen(app.destinations, &around.destinations)?,
         verify_on_create: app.verification.enabled.unwrap_or(true) && app.verification.on_create.unwrap_or(true),
         keep_replaced,
@@ -214,9 +218,12 @@ fn required(name: At<String>, sources: &BTreeMap<String, Source>) -> Checked<Str
         None => (name.value.as_str(), None),
     };
     match (source_of(&name, source, sources)?, glob) {
-        (Source::Postgres(postgres), Some(database)) => {
-            let is_known = postgres.databases.iter().any(|known| known == database);
-            let known: Vec<&str> = postgres.databases.iter().map(String::as_str).collect();
+        (
+            Source::Postgres(PostgresSource { databases, .. }) | Source::Mariadb(MariadbSource { databases, .. }),
+            Some(database),
+        ) => {
+            let is_known = databases.iter().any(|known| known == database);
+            let known: Vec<&str> = databases.iter().map(String::as_str).collect();
             if is_known {
                 Ok(name.value)
             } else {
@@ -225,6 +232,9 @@ fn required(name: At<String>, sources: &BTreeMap<String, Source>) -> Checked<Str
         }
         (Source::Sqlite(_), Some(_)) => {
             Err(Wrong::at(name.place, format!("{} is a database, expected its name alone", quoted(source))))
+        }
+        (Source::Command(_), Some(_)) => {
+            Err(Wrong::at(name.place, format!("{} is one thing, expected its name alone", quoted(source))))
         }
         (_, Some(glob)) if !is_pattern(glob) => {
             let what = format!("the pattern {} makes no sense, expected gitignore syntax", quoted(glob));
@@ -249,7 +259,11 @@ fn parts(found: Named<Named<At<Vec<At<String>>>>>, sources: &BTreeMap<String, So
             let kind = source_of(&source, &source.value, sources)?;
             let checked: Vec<String> = match kind {
                 Source::Files(_) => patterns.value.into_iter().map(pattern).collect::<Checked<_>>()?,
-                Source::Sqlite(_) | Source::Postgres(_) => {
+                Source::Command(_) => {
+                    let what = format!("{} has no parts, expected a source of another kind", quoted(&source.value));
+                    return Err(Wrong::at(source.place, what));
+                }
+                Source::Sqlite(_) | Source::Postgres(_) | Source::Mariadb(_) => {
                     patterns.value.into_iter().map(table).collect::<Checked<_>>()?
                 }
             };

@@ -31,7 +31,8 @@ pub(crate) fn databases(sources: &BTreeMap<String, Source>) -> BTreeMap<String, 
     let (mut all, mut by_name): (BTreeMap<String, Queried>, BTreeMap<String, Vec<Queried>>) = Default::default();
     for (source, of) in sources {
         match of {
-            Source::Files(_) => {}
+            // MariaDB is dumped, and not asked.
+            Source::Files(_) | Source::Mariadb(_) | Source::Command(_) => {}
             Source::Sqlite(sqlite) => {
                 all.insert(source.clone(), Queried::Sqlite(sqlite.path.clone()));
             }

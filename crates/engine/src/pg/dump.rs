@@ -90,7 +90,7 @@ impl Manner {
 }
 
 /// `name` as the name of a file: what would be a path, hidden or unreadable is percent-encoded.
-fn file_name(name: &str) -> String {
+pub(crate) fn file_name(name: &str) -> String {
     let mut encoded = String::new();
     for (at, letter) in name.char_indices() {
         if matches!(letter, '%' | '/') || letter.is_control() || (letter == '.' && at == 0) {

@@ -258,7 +258,7 @@ fn read_text(path: &Path) -> Result<String> {
 }
 
 /// A password as a file holds it: the first line, without its end.
-fn first_line(path: &Path) -> Result<String> {
+pub(crate) fn first_line(path: &Path) -> Result<String> {
     let text = read_text(path)?;
     let line = text.split('\n').next().unwrap_or_default();
     let line = line.strip_suffix('\r').unwrap_or(line);

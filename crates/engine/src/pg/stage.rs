@@ -242,6 +242,8 @@ fn kind_of(said: &str) -> ErrorKind {
     } else if says("did not find magic string")
         || says("unexpected end of file")
         || says("could not read from input file")
+        || says("input file is too short")
+        || says("does not appear to be a valid archive")
     {
         ErrorKind::Corrupt
     } else {

@@ -2,6 +2,7 @@
 //! target, then move in. All of it comes to stand there, or nothing.
 
 mod bare;
+pub(crate) mod command;
 pub(crate) mod database;
 mod fill;
 pub(crate) mod inspect;
@@ -9,6 +10,7 @@ pub(crate) mod live;
 mod node;
 mod place;
 mod plan;
+mod single;
 mod stage;
 mod survey;
 

@@ -290,6 +290,10 @@ fn render_report(report: &BackupReport, request: &BackupRequest, surface: Surfac
         }
         console.info(format_args!("database {name}: {size}, {tables}, {about}{rows}, {end}{without}"));
     }
+    for export in &report.exports {
+        let (rows, size) = (render::count(export.rows, "row"), render::size(export.size_bytes));
+        console.info(format_args!("export {}: {size}, {rows}", shown(export.name.as_bytes())));
+    }
     for pause in &report.pauses {
         let how = if pause.how == How::Stopped { "stopped" } else { "paused" };
         console.info(format_args!("{how}: {} for {}", pause.service, render::duration(pause.pause)));

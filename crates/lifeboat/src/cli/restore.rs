@@ -3,10 +3,12 @@
 use std::path::PathBuf;
 
 use clap::ValueEnum;
-use lifeboat_engine::app::{DatabaseRequest, Decision, Keep, LiveRequest, Mode, RestoreRequest, parse_keep};
+use lifeboat_engine::app::{
+    CommandRequest, DatabaseRequest, Decision, Keep, LiveRequest, Mode, RestoreRequest, parse_keep,
+};
 use lifeboat_engine::{Error, ErrorKind, Result};
 
-use super::{Surface, restore_database, restore_live, restore_to};
+use super::{Surface, restore_command, restore_database, restore_live, restore_to};
 
 const EXAMPLES: &str = "\
 Examples:
@@ -182,6 +184,15 @@ pub(crate) fn run(args: &Args, surface: Surface<'_>) -> Result<u8> {
         };
         return restore_database::run(request, surface);
     }
+    let agreed = restore_live::Agreed {
+        force: args.force,
+        unauthenticated: args.allow_unauthenticated,
+        config: args.trust_config,
+    };
+    if let Some(source) = surface.app.command_source(&archive, &args.only)? {
+        let request = CommandRequest { archive, source, threads: args.threads, ..CommandRequest::default() };
+        return restore_command::run(request, agreed, args.dry_run, surface);
+    }
     let request = LiveRequest {
         archive,
         mode: match args.mode {
@@ -201,11 +212,6 @@ pub(crate) fn run(args: &Args, surface: Surface<'_>) -> Result<u8> {
         no_owner: args.no_owner,
         no_privileges: args.no_privileges,
         trusted: None,
-    };
-    let agreed = restore_live::Agreed {
-        force: args.force,
-        unauthenticated: args.allow_unauthenticated,
-        config: args.trust_config,
     };
     restore_live::run(request, agreed, args.dry_run, surface)
 }

@@ -9,6 +9,8 @@ mod busy;
 mod cluster;
 mod dumped;
 mod edited;
+mod everything;
+mod exports;
 mod failing;
 mod fingerprint;
 mod odd;

@@ -274,7 +274,10 @@ fn failed(sent: &Sent<'_>, error: &postgres::Error, cancel: &Cancel) -> Error {
 
 /// What the server says, or what came between.
 fn said(error: &postgres::Error) -> String {
-    let Some(told) = error.as_db_error() else { return error.to_string() };
+    let Some(told) = error.as_db_error() else {
+        let cause = std::error::Error::source(error).map(|cause| format!(": {cause}"));
+        return error.to_string() + &cause.unwrap_or_default();
+    };
     let mut said = shown(told.message().as_bytes());
     for (label, more) in [("", told.detail()), ("at: ", told.where_())] {
         if let Some(more) = more {

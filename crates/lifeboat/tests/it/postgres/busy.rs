@@ -119,7 +119,8 @@ fn a_lock_is_not_waited_for_while_a_service_stands_still() {
         std::thread::sleep(Duration::from_millis(50));
     }
     std::thread::sleep(Duration::from_secs(1));
-    cluster.sql("postgres", "SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE application_name = 'holds it'");
+    cluster
+        .sql("postgres", "SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE application_name = 'holds it'");
     locker.wait().code(2);
     let said = backup.wait().code(3).stderr;
     assert!(said.contains("while everything ran") || said.contains("unfrozen"), "{said}");

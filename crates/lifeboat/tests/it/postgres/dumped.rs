@@ -128,7 +128,9 @@ fn a_service_file_and_the_password_file_of_libpq_are_looked_at() {
     let owner = cluster.role("by service", "LOGIN");
     let name = cluster.create_db("of a service", &format!("OWNER {}", ident(&owner.name)));
     let (env, port) = (TestEnv::new(), cluster.port());
-    let yaml = format!("apps: {{ shop: {{ sources: {{ db: {{ postgres: {{ service: shop, databases: ['{name}'] }} }} }} }} }}\n");
+    let yaml = format!(
+        "apps: {{ shop: {{ sources: {{ db: {{ postgres: {{ service: shop, databases: ['{name}'] }} }} }} }} }}\n"
+    );
     env.write("lifeboat.yaml", yaml);
     env.set_mode("lifeboat.yaml", 0o600);
     let service = format!("[other]\nhost=nowhere\n[shop]\nhost=127.0.0.1\nport={port}\nuser={}\n", owner.name);
@@ -178,7 +180,8 @@ fn the_pg_dump_of_the_version_of_the_server_runs_and_an_older_one_is_refused() {
         served.configure_source(&fake(version.major - 1), "");
         for dry in [&["--dry-run"][..], &["-o", "none.tar.zst"]] {
             let said = served.env.lifeboat([&["backup", "shop"], dry].concat()).code(18).stderr;
-            let what = format!("pg_dump is of version {}, and the server of version {}", version.major - 1, version.major);
+            let what =
+                format!("pg_dump is of version {}, and the server of version {}", version.major - 1, version.major);
             assert!(said.contains(&what) && said.contains("postgresql-client-"), "{said}");
         }
         assert!(!served.env.path("none.tar.zst").exists());
@@ -223,7 +226,9 @@ fn rows_are_counted_at_the_moment_of_the_dump_and_compared_after_a_restore() {
     });
     assert_eq!(recorded, expected);
     served.configure("");
-    for (rows, code) in [(serde_json::json!({ "rows": 21 }), 19), (serde_json::json!({ "rows": 9, "estimated": true }), 0)] {
+    for (rows, code) in
+        [(serde_json::json!({ "rows": 21 }), 19), (serde_json::json!({ "rows": 9, "estimated": true }), 0)]
+    {
         edit(&served.env, "shop.tar.zst", "edited.tar.zst", |edited| {
             edited.database(0)["tables"]["public.goods"] = rows.clone();
         });
@@ -287,9 +292,16 @@ fn the_roles_in_an_archive_are_made_by_stock_psql_elsewhere() {
     assert!(!globals.contains("p4ss") && !globals.to_lowercase().contains("password '"), "{globals}");
     other.psql("postgres", &globals, ["-v", "ON_ERROR_STOP=0"]).run().ok();
     let dump = served.env.path(format!("out/postgres/db/{}.dump", odd.name.replace('/', "%2F")));
-    other.client("pg_restore", "postgres", ["--create", "--exit-on-error", "-d", "postgres", dump.to_str().unwrap()]).run().ok();
+    other
+        .client("pg_restore", "postgres", ["--create", "--exit-on-error", "-d", "postgres", dump.to_str().unwrap()])
+        .run()
+        .ok();
     assert_same_database(&fingerprint(cluster, &odd.name), &fingerprint(&other, &odd.name), "on another server");
-    let members = format!("SELECT pg_has_role({}, {}, 'MEMBER')", super::cluster::literal(&odd.owner.name), super::cluster::literal(&group));
+    let members = format!(
+        "SELECT pg_has_role({}, {}, 'MEMBER')",
+        super::cluster::literal(&odd.owner.name),
+        super::cluster::literal(&group)
+    );
     assert_eq!(other.sql("postgres", &members), "t");
 }
 
@@ -304,7 +316,8 @@ fn every_version_is_backed_up_and_restored_by_a_role_that_is_no_superuser() {
         let cluster = Cluster::shared_of(version);
         let owner = cluster.role("ordinary", "LOGIN CREATEDB");
         let name = cluster.create_db("ordinary", &format!("OWNER {}", ident(&owner.name)));
-        cluster.sql(&name, &format!("SET ROLE {}; CREATE SCHEMA own; SET search_path = own; {TABLE}", ident(&owner.name)));
+        cluster
+            .sql(&name, &format!("SET ROLE {}; CREATE SCHEMA own; SET search_path = own; {TABLE}", ident(&owner.name)));
         let served = Served::by(cluster, &owner, &[&name]);
         let before = fingerprint(cluster, &name);
         served.backup();

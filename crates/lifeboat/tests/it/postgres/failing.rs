@@ -11,7 +11,8 @@ use super::served::Served;
 use crate::env::Running;
 
 /// About a megabyte that does not compress, in a table of its own.
-const LARGE: &str = "CREATE TABLE large AS SELECT g, md5(g::text) || md5((g * 7)::text) AS x FROM generate_series(1, 15000) g;";
+const LARGE: &str =
+    "CREATE TABLE large AS SELECT g, md5(g::text) || md5((g * 7)::text) AS x FROM generate_series(1, 15000) g;";
 
 /// An app with a database, and with files that can always be backed up.
 fn shop<'c>(cluster: &'c Cluster, stem: &str) -> Served<'c> {
@@ -44,7 +45,11 @@ fn assert_fails(served: &Served<'_>, source: &str, why: &str, what: &str) {
     let entries: Vec<&str> = listed.iter().filter_map(|line| line["path"].as_str()).collect();
     assert_eq!(entries, ["files/conf", "files/conf/a"], "{what}");
     env.lifeboat(["backup", "verify", &archive]).ok();
-    assert_ne!(env.lifeboat(["restore", "latest", "--app", "shop", "--dry-run"]).exit_code(), 0, "{what}: never latest");
+    assert_ne!(
+        env.lifeboat(["restore", "latest", "--app", "shop", "--dry-run"]).exit_code(),
+        0,
+        "{what}: never latest"
+    );
     env.run("sh", ["-c", "rm -rf backups/*"]).ok();
 
     configure(served, source, false);
@@ -130,7 +135,8 @@ fn what_is_missing_or_refused_is_a_failed_source_with_its_reason() {
     const TEST: &str = "what_is_missing_or_refused_is_a_failed_source_with_its_reason";
     let Some(cluster) = Cluster::shared(TEST) else { return };
     let served = shop(cluster, "refused");
-    let missing = Served { databases: vec![served.database().to_owned(), "there is none".to_owned()], ..shop(cluster, "m") };
+    let mut missing = shop(cluster, "missing");
+    missing.databases.push("there is none".to_owned());
     assert_fails(&missing, "", "database \"there is none\" does not exist", "a missing database");
     let said = missing.env.lifeboat(["backup", "shop", "--dry-run"]).code(18).stderr;
     assert!(said.contains("there is none"), "{said}");
