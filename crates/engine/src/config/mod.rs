@@ -385,6 +385,16 @@ impl Config {
         Ok(Self { path: path.to_owned(), data_dir, apps, destinations })
     }
 
+    /// The home of whoever calls, in which `.pgpass` and `.pg_service.conf` are
+    /// looked for, as other programs of PostgreSQL do.
+    pub fn set_home(&mut self, home: Option<&Path>) {
+        for source in self.apps.values_mut().flat_map(|app| app.sources.values_mut()) {
+            if let Source::Postgres(postgres) = source {
+                postgres.server.home = home.map(Path::to_owned);
+            }
+        }
+    }
+
     /// Where programs of PostgreSQL are, besides the usual places.
     pub(crate) fn program_dirs(&self) -> impl Iterator<Item = &PathBuf> {
         let sources = self.apps.values().flat_map(|app| app.sources.values());
