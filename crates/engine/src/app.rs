@@ -8,26 +8,28 @@ use serde::Serialize;
 pub use lifeboat_format::archive::verify::Verdict;
 pub use lifeboat_format::model::{EntryKind, Outcome};
 pub use lifeboat_format::path::{EntryPath, shown};
-pub use lifeboat_format::record::{Head, Record};
+pub use lifeboat_format::record::{Head, Postgres, Record};
 
 use crate::clock::Clock;
 use crate::config::Carried;
-pub use crate::config::{AppConfig, CheckedApp, Config, ConfigReport, EffectiveConfig, Keep};
+pub use crate::config::{AppConfig, CheckedApp, Config, ConfigReport, DumpFormat, EffectiveConfig, Keep};
 pub use crate::destination::listing::Snapshot;
+pub use crate::export::{ExportReport, ExportRequest, Take};
 pub use crate::freeze::guard::run as run_guard;
 pub use crate::freeze::{GuardProgram, LeftPaused, Pause};
 pub use crate::overview::{AppStatus, Named, PlaceStatus};
 pub use crate::presets::{InitReport, InitRequest, Preset};
 pub use crate::report::{
-    Action, BackupPlan, BackupReport, BackupRequest, CompressionKind, DatabaseReport, FailedSource, LISTED_MAX,
-    ListReport, PlanLine, PlannedSource, Problems, RestorePlan, RestoreReport, RestoreRequest, Selection, Shipped,
-    Subject, VerifyReport, Watch,
+    Action, BackupPlan, BackupReport, BackupRequest, CompressionKind, DatabaseReport, ExportedReport, FailedSource,
+    LISTED_MAX, ListReport, PlanLine, PlannedDump, PlannedServer, PlannedSource, Problems, RestorePlan, RestoreReport,
+    RestoreRequest, Selection, Shipped, Subject, VerifyReport, Watch,
 };
+pub use crate::restore::command::{CommandPlan, CommandReport, CommandRequest};
 pub use crate::restore::database::{DatabaseRequest, DatabaseRestored};
 use crate::restore::live::{self, Host};
 pub use crate::restore::live::{
-    Consent, Counts, Decision, Kept, LivePlan, LiveReport, LiveRequest, Mode, PlannedDatabase, PlannedRoot,
-    PlannedService, PlannedSpace, PlannedVersion, Prepared, Recovered, Undo, User, Waiting,
+    Consent, Counts, Decision, Kept, LivePlan, LiveReport, LiveRequest, Mode, NotRestored, PlannedDatabase,
+    PlannedRoot, PlannedService, PlannedSpace, PlannedVersion, Prepared, Recovered, Undo, User, Waiting,
 };
 pub use crate::runs::LastRun;
 pub use crate::services::{Found, How};
@@ -104,7 +106,7 @@ impl App<'_> {
         let done = self.locked_backup(request, watch);
         if let Subject::App(app) = &request.subject {
             // That a part went well says nothing of the whole.
-            if request.only.is_empty() || done.is_err() {
+            if (request.only.is_empty() && !request.schema_only) || done.is_err() {
                 runs::note_backup(&self.data_dir, app, began, self.clock.timestamp(), &done);
             }
         }
@@ -212,6 +214,41 @@ impl App<'_> {
     /// When the archive cannot be read, or the request does not fit it.
     pub fn is_script(&self, request: &DatabaseRequest) -> Result<bool> {
         crate::restore::database::is_script(request, self.config.as_ref())
+    }
+
+    /// Asks a query of the configuration; its answer goes to a file, or piece by
+    /// piece to `take`.
+    ///
+    /// # Errors
+    /// When there is no such query, it could not be asked, or its answer would
+    /// hold what is secret.
+    pub fn export(&self, request: &ExportRequest, take: Take<'_>, cancel: &Cancel) -> Result<ExportReport> {
+        crate::export::export(request, self.config.as_ref(), take, cancel)
+    }
+
+    /// The source that `only` names, if it is one of a command and nothing else
+    /// is named: that one is restored by [`App::restore_command`].
+    ///
+    /// # Errors
+    /// When the archive cannot be read.
+    pub fn command_source(&self, archive: &Path, only: &[String]) -> Result<Option<String>> {
+        crate::restore::command::source_of(archive, only)
+    }
+
+    /// What [`App::restore_command`] would run.
+    ///
+    /// # Errors
+    /// When there is no such command.
+    pub fn plan_command(&self, request: &CommandRequest) -> Result<CommandPlan> {
+        crate::restore::command::plan(request, self.config.as_ref())
+    }
+
+    /// Gives the command of one source what was backed up of it.
+    ///
+    /// # Errors
+    /// When nobody agreed, or the command failed: what it did until then stays.
+    pub fn restore_command(&self, request: &CommandRequest, watch: Watch<'_>) -> Result<CommandReport> {
+        crate::restore::command::restore(request, self.config.as_ref(), &self.data_dir, watch)
     }
 
     /// What a restore in place would do; tells `each` of every line. Writes nothing at all.

@@ -4,24 +4,23 @@
 //! business.
 
 use std::collections::BTreeMap;
-use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use lifeboat_format::path::shown;
 
-use crate::config::{Ask, Check, Expect};
+use crate::config::{Ask, Check, Expect, Queried};
 use crate::exec::{Tool, command_line};
 use crate::health::HealthCheck;
-use crate::{Cancel, Error, ErrorKind, Result, health, sqlite};
+use crate::{Cancel, Error, ErrorKind, Result, health};
 
 /// How much of an answer stands in a message.
 const SHOWN_MAX: usize = 120;
 
-/// Asks every check; `databases` says where each source's database is.
+/// Asks every check; `databases` are those that one may name.
 ///
 /// # Errors
 /// The first that does not hold, with what was answered; or on cancel.
-pub(crate) fn all_hold(checks: &[Check], databases: &BTreeMap<String, PathBuf>, cancel: &Cancel) -> Result<()> {
+pub(crate) fn all_hold(checks: &[Check], databases: &BTreeMap<String, Queried>, cancel: &Cancel) -> Result<()> {
     for check in checks {
         cancel.check()?;
         let failed = |why: String| {
@@ -54,7 +53,7 @@ fn name(ask: &Ask) -> String {
     }
 }
 
-fn ask(ask: &Ask, timeout: Duration, databases: &BTreeMap<String, PathBuf>, cancel: &Cancel) -> Result<String> {
+fn ask(ask: &Ask, timeout: Duration, databases: &BTreeMap<String, Queried>, cancel: &Cancel) -> Result<String> {
     match ask {
         Ask::Http { url, method, status, token_file } => {
             let answer = health::answer(url, method, token_file.as_deref(), timeout);
@@ -73,10 +72,10 @@ fn ask(ask: &Ask, timeout: Duration, databases: &BTreeMap<String, PathBuf>, canc
             }
         }
         Ask::Sql { db, query } => {
-            let path: &Path = databases.get(db).ok_or_else(|| {
+            let database = databases.get(db).ok_or_else(|| {
                 Error::new(ErrorKind::Failed, format!("the database {db} is not among what was restored"))
             })?;
-            let value = sqlite::query_value(path, query, timeout, cancel)?;
+            let value = database.value(query, timeout, cancel)?;
             value.ok_or_else(|| Error::new(ErrorKind::Failed, "the query found nothing"))
         }
     }

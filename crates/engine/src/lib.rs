@@ -5,11 +5,13 @@
 pub mod config;
 mod presets;
 // What can be backed up.
+mod mariadb;
 mod pg;
 mod source;
 mod sqlite;
-// The two flows.
+// The two flows, and what is asked beside them.
 mod backup;
+mod export;
 mod restore;
 mod runs;
 // The programs of others: how they are run, stopped, started and asked.

@@ -10,6 +10,7 @@ use lifeboat_format::path::{EntryPath, shown};
 use lifeboat_format::record::Head;
 use serde::Serialize;
 
+use crate::config::DumpFormat;
 use crate::{Cancel, Monitor, Problem};
 
 /// How many problems, failures or conflicts a report lists; more are only counted.
@@ -66,6 +67,10 @@ pub struct BackupRequest {
     pub to: Vec<String>,
     /// One database as it is, instead of an archive.
     pub bare: bool,
+    /// Of an app: only the structure of databases of PostgreSQL servers, as SQL.
+    pub schema_only: bool,
+    /// How databases of PostgreSQL servers are dumped, where that is not as configured.
+    pub format: Option<DumpFormat>,
     /// The archive to write; by default a dated name where the app's archives
     /// go, else in `working_dir`.
     pub output: Option<PathBuf>,
@@ -150,6 +155,8 @@ pub struct BackupReport {
     pub withheld: u64,
     /// Databases in it.
     pub databases: Vec<DatabaseReport>,
+    /// Answers to queries in it.
+    pub exports: Vec<ExportedReport>,
     /// Milliseconds from the first source's point to the last one's.
     pub window_ms: u64,
     /// Services that stood still, and how long.
@@ -173,6 +180,17 @@ pub struct BackupReport {
     pub elapsed: Duration,
 }
 
+/// The answer to one query in a backup.
+#[derive(Clone, Debug, Serialize)]
+pub struct ExportedReport {
+    /// Its name in `exports`.
+    pub name: String,
+    /// Rows, without the line of the columns' names.
+    pub rows: u64,
+    /// Bytes of CSV.
+    pub size_bytes: u64,
+}
+
 /// One database of a backup.
 #[derive(Clone, Debug, Serialize)]
 pub struct DatabaseReport {
@@ -183,6 +201,9 @@ pub struct DatabaseReport {
     pub database: Option<String>,
     /// Bytes of the copy.
     pub size_bytes: u64,
+    /// Whether it is its structure alone.
+    #[serde(rename = "schema_only", skip_serializing_if = "std::ops::Not::not")]
+    pub is_schema_only: bool,
     /// Tables in it whose rows were counted.
     pub tables: u64,
     /// Their rows.
@@ -244,6 +265,38 @@ pub struct PlannedSource {
     pub files: u64,
     /// Bytes of their content.
     pub bytes: u64,
+    /// Of databases of a PostgreSQL server: what would be dumped.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub server: Option<PlannedServer>,
+}
+
+/// The databases of a [`PlannedSource`].
+#[derive(Clone, Debug, Serialize)]
+pub struct PlannedServer {
+    /// The server's version, as it says it.
+    pub version: String,
+    /// The program that would run.
+    pub pg_dump: String,
+    /// Its major version.
+    pub pg_dump_version: u32,
+    /// `custom` or `plain`.
+    pub format: &'static str,
+    /// Whether only structures would be dumped.
+    #[serde(rename = "schema_only")]
+    pub is_schema_only: bool,
+    /// The databases.
+    pub databases: Vec<PlannedDump>,
+}
+
+/// One of them.
+#[derive(Clone, Debug, Serialize)]
+pub struct PlannedDump {
+    /// Its name.
+    pub name: String,
+    /// Bytes that it takes on the server's disk, if we may ask.
+    pub size_bytes: Option<u64>,
+    /// Tables whose rows would be left out.
+    pub excluded_tables: Vec<String>,
 }
 
 /// What is in an archive, without its entries.

@@ -6,6 +6,13 @@ pub(crate) fn matches(pattern: &str, name: &str) -> bool {
     matches_bytes(pattern.as_bytes(), name.as_bytes())
 }
 
+/// Whether `pattern` means the table `name`, which may be `SCHEMA.NAME`: the
+/// pattern is one of that where it has a dot.
+pub(crate) fn means(pattern: &str, name: &str) -> bool {
+    let bare = name.split_once('.').map_or(name, |(_, bare)| bare);
+    matches(pattern, name) || (!pattern.contains('.') && matches(pattern, bare))
+}
+
 fn matches_bytes(pattern: &[u8], name: &[u8]) -> bool {
     match (pattern, name) {
         ([], []) => true,

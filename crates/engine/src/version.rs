@@ -8,14 +8,14 @@ use std::time::Duration;
 
 use lifeboat_format::path::shown;
 
-use crate::config::{AppConfig, Source, VersionFrom};
+use crate::config::{AppConfig, VersionFrom};
 use crate::exec::Tool;
-use crate::{Cancel, Error, ErrorKind, Result, sqlite};
+use crate::{Cancel, Error, ErrorKind, Result};
 
 /// How long the program may take that is asked.
 const TIMEOUT: Duration = Duration::from_secs(30);
-/// How long a lock of the database is waited for that is asked.
-const BUSY_TIMEOUT: Duration = Duration::from_secs(5);
+/// How long the database may take that is asked.
+const QUERY_TIMEOUT: Duration = Duration::from_secs(5);
 /// How much of a file is looked at.
 const FILE_MAX_BYTES: u64 = 4 << 10;
 
@@ -36,8 +36,9 @@ pub(crate) fn of(app: &AppConfig, cancel: &Cancel) -> Result<Option<String>> {
         }
         Some(VersionFrom::File(path)) => first_line(path)?,
         Some(VersionFrom::Sql { db, query }) => {
-            let Some(Source::Sqlite(source)) = app.sources.get(db) else { return Ok(None) };
-            sqlite::query_value(&source.path, query, BUSY_TIMEOUT, cancel)?.unwrap_or_default()
+            let databases = app.databases();
+            let Some(database) = databases.get(db) else { return Ok(None) };
+            database.value(query, QUERY_TIMEOUT, cancel)?.unwrap_or_default()
         }
     };
     find(&text).map(Some).ok_or_else(|| {

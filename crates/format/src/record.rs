@@ -81,7 +81,7 @@ pub struct Tool {
 pub struct Source {
     /// Its name.
     pub name: String,
-    /// Its kind: `files`, `sqlite` or `postgres`.
+    /// Its kind: `files`, `sqlite`, `postgres`, `mariadb`, `command` or `export`.
     pub kind: String,
     /// The entry path of its root, where that is not [`Source::usual_place`];
     /// empty: what is in the root stands at the top.
@@ -129,6 +129,60 @@ pub struct Details {
     /// Of databases of a PostgreSQL server: what they are made of.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub postgres: Option<Postgres>,
+    /// Of databases of a MariaDB or MySQL server: what they are made of.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub mariadb: Option<Mariadb>,
+    /// Of an export: what was asked.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub export: Option<Export>,
+}
+
+/// What is recorded of the answer to a query.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Export {
+    /// The source that was asked.
+    pub source: String,
+    /// Its database.
+    pub database: String,
+    /// Rows, without the line of the columns' names.
+    pub rows: u64,
+}
+
+/// What is recorded of databases of one MariaDB or MySQL server.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Mariadb {
+    /// The server's version, as it writes it, such as `10.11.6-MariaDB`.
+    pub server_version: String,
+    /// The databases.
+    pub databases: Vec<MariadbDatabase>,
+}
+
+/// A database of a [`Mariadb`] source.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct MariadbDatabase {
+    /// Its name.
+    pub name: String,
+    /// The entry that is its dump.
+    pub path: String,
+    /// When its dump began, whose one transaction holds the state of then.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub point: Option<jiff::Timestamp>,
+    /// Its default character set.
+    pub charset: String,
+    /// Its default collation.
+    pub collation: String,
+    /// Bytes that it took on the server's disk, by the server's estimate.
+    #[serde(default)]
+    pub size_bytes: u64,
+    /// Rows of each table.
+    #[serde(default)]
+    pub tables: BTreeMap<String, Rows>,
+    /// Tables whose rows were left out on purpose.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub excluded_tables: Vec<String>,
+    /// Tables that take no part in transactions: they are as they stood when they were read.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub loose_tables: Vec<String>,
 }
 
 /// What is recorded of databases of one PostgreSQL server.
@@ -136,6 +190,9 @@ pub struct Details {
 pub struct Postgres {
     /// The server's `server_version_num`, such as 150018.
     pub server_version: u32,
+    /// When the last database reached its point; the first did at the source's.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub last_point: Option<jiff::Timestamp>,
     /// Whether it holds no rows.
     #[serde(default, skip_serializing_if = "std::ops::Not::not")]
     pub schema_only: bool,
@@ -354,7 +411,9 @@ impl Source {
     pub fn usual_place(kind: &str, name: &str) -> String {
         match kind {
             "sqlite" => format!("sqlite/{name}.db"),
-            "postgres" => format!("postgres/{name}"),
+            // The name has the folder in it.
+            "export" => format!("{name}.csv"),
+            "postgres" | "mariadb" | "command" => format!("{kind}/{name}"),
             _ => format!("files/{name}"),
         }
     }

@@ -161,6 +161,7 @@ impl CopiedDatabase {
             rows: self.facts.tables.values().sum(),
             excluded_tables: self.facts.excluded_tables.clone(),
             database: None,
+            is_schema_only: false,
             is_estimated: false,
         }
     }
@@ -319,6 +320,8 @@ mod tests {
             stops: BTreeMap::new(),
             databases,
             servers: Vec::new(),
+            exports: Vec::new(),
+            printed: Vec::new(),
             is_scope: false,
             destinations: Vec::new(),
             withheld: Vec::new(),

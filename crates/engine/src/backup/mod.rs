@@ -3,9 +3,12 @@
 //! give it its name.
 
 mod bare;
+mod exports;
 mod gather;
 mod head;
 mod plan;
+mod preview;
+mod printed;
 mod servers;
 mod ship;
 mod stops;
@@ -29,16 +32,19 @@ use lifeboat_store::durable::{self, Unnamed};
 use crate::clock::Clock;
 use crate::config::{self, Config};
 use crate::freeze::{self, Freezing, GuardProgram, Pause, Pauses};
-use crate::pg::probe::Probes;
-use crate::report::{BackupReport, BackupRequest, DatabaseReport, FailedSource, Shipped, Watch};
+use crate::pg::Tools;
+use crate::pg::probe::{Probes, Readers};
+use crate::report::{BackupReport, BackupRequest, DatabaseReport, ExportedReport, FailedSource, Shipped, Watch};
 use crate::services::{How, Service};
 use crate::source::files::{LeftOut, Options, OutputDir, Tree};
 use crate::source::roots::{Held, Root};
 use crate::source::streamed::Seen;
 use crate::tally::Tally;
 use crate::{Cancel, Error, ErrorKind, Result, workers};
+use exports::Exporting;
 use gather::{CopiedDatabase, Dumped, Failures};
 pub(crate) use plan::plan;
+use printed::Printed;
 use servers::Begun;
 use stops::Stops;
 use subject::Job;
@@ -83,7 +89,9 @@ struct Gathered {
     roots: Vec<Root>,
     databases: Vec<CopiedDatabase>,
     dumps: Vec<Begun>,
-    /// What becomes of the dumps.
+    exports: Vec<Exporting>,
+    printed: Vec<Printed>,
+    /// What becomes of the dumps and exports.
     seen: Seen,
     failures: Failures,
 }
@@ -105,6 +113,7 @@ struct Made {
     left_out: LeftOut,
     failed: Vec<FailedSource>,
     databases: Vec<DatabaseReport>,
+    exports: Vec<ExportedReport>,
     pauses: Vec<Pause>,
 }
 
@@ -163,11 +172,15 @@ impl Run<'_> {
     /// app goes on when the last file was read.
     fn gather(&self) -> Result<Gathered> {
         let job = &self.job;
-        let services: &[Service] = job.app.map(|app| app.freeze.as_slice()).unwrap_or_default();
+        // Nothing that is written meanwhile is in a structure alone.
+        let app = job.app.filter(|_| !self.request.schema_only);
+        let services: &[Service] = app.map(|app| app.freeze.as_slice()).unwrap_or_default();
         let now = || self.ground.clock.timestamp();
         // A server that does not answer is not to be waited for while anything stands still.
         let mut not_reached = Failures::default();
         let mut servers = servers::reach(job, self.cancel, &mut not_reached)?;
+        let seen = Seen::default();
+        let printed = printed::prepare(job, (&seen, self.started), self.watch(), &mut not_reached)?;
         let pin = |patience: Duration| {
             let (began, mut failures) = (Instant::now(), Failures::default());
             let patience = (patience < PATIENT).then_some(patience);
@@ -189,13 +202,15 @@ impl Run<'_> {
         };
         let exclude_tables = job.app.map(|app| app.exclude_tables.as_slice()).unwrap_or_default();
         let how = servers::How {
-            is_schema_only: false,
+            is_schema_only: self.request.schema_only,
+            is_compressed: self.request.bare,
             exclude_tables,
             patience: frozen.is_some().then_some(freeze::PIN_WAIT),
             was_frozen: was_frozen && frozen.is_none(),
         };
-        let seen = Seen::default();
         let dumps = servers::begin(servers, how, &now, (&seen, self.started), self.watch(), &mut failures)?;
+        let of_run = (&seen, self.started);
+        let exports = exports::begin(job, &dumps, how.patience, of_run, self.cancel, &mut failures)?;
         if !pinned.is_empty() {
             self.target.create_dir()?;
         }
@@ -203,18 +218,25 @@ impl Run<'_> {
             .map_err(|error| self.target.not_written(error))?;
         let was_filled = |source: &str| ship::was_filled(self, source);
         let roots = gather::open_roots(job, frozen.as_ref(), was_filled, &mut failures)?;
-        if roots.is_empty() && databases.is_empty() && dumps.is_empty() {
+        if roots.is_empty() && databases.is_empty() && dumps.is_empty() && printed.is_empty() {
             return Err(all_failed(&failures.0));
         }
-        Ok(Gathered { roots, databases, dumps, seen, failures })
+        Ok(Gathered { roots, databases, dumps, exports, printed, seen, failures })
     }
 
     /// Reads what was gathered into an archive, and gives that its name.
     fn capture(&self, gathered: Gathered) -> Result<Made> {
-        let Gathered { roots, databases, dumps, seen, mut failures } = gathered;
+        let Gathered { roots, databases, dumps, exports, printed, seen, mut failures } = gathered;
         let outputs = outputs(&self.job, &self.target);
         self.expect(&outputs, &roots)?;
-        let (dumps, counting): (Vec<_>, Vec<_>) = dumps.into_iter().map(|begun| (begun.dumped, begun.counting)).unzip();
+        let tools: Vec<Tools> = dumps.iter().map(|begun| begun.tools.clone()).collect();
+        let (mut dumps, counting): (Vec<_>, Vec<_>) =
+            dumps.into_iter().map(|begun| (begun.dumped, begun.counting)).unzip();
+        let (asked, rows): (Vec<_>, Vec<_>) = exports.into_iter().map(Exporting::parted).unzip();
+        dumps.extend(asked);
+        let (of_programs, found): (Vec<_>, Vec<_>) =
+            printed.into_iter().map(|printed| (printed.dumped, printed.found)).unzip();
+        dumps.extend(of_programs);
         let mut reports: Vec<DatabaseReport> = databases.iter().map(CopiedDatabase::report).collect();
         let mut sources: Vec<record::Source> =
             roots.iter().map(|root| gather::describe_root(root, self.started)).collect();
@@ -234,8 +256,12 @@ impl Run<'_> {
         self.pauses.tell(self.tally);
         let mut read = read?;
         servers::fill(&mut sources, counted?);
+        exports::fill(&mut sources, &rows);
+        printed::fill(&mut sources, &found);
         self.drop_failed(&stops, &seen, &mut sources, &mut failures)?;
         reports.extend(servers::reports(&sources, &seen));
+        reports.extend(printed::reports(&sources, &seen));
+        let exports = exports::reports(&sources, &seen);
         self.refuse_nothing(&read.captured)?;
         let finished = self.ground.clock.timestamp();
         for source in &mut sources {
@@ -245,14 +271,18 @@ impl Run<'_> {
             source.pause_ms = u64::try_from(pause.as_millis()).unwrap_or(u64::MAX);
         }
         sources.extend(failures.0.iter().map(|failed| head::describe_failed(self, failed, finished)));
+        if failures.0.is_empty() {
+            let excluded = sources.iter().flat_map(head::excluded_tables);
+            head::tell_unmatched(&self.job, self.request, excluded, self.tally);
+        }
         let head = head::of(self, sources, read.captured.totals(), finished);
-        let (archive, verified) = self.make_archive(read.captured, &head)?;
+        let (archive, verified) = self.make_archive(read.captured, &head, &tools)?;
         let size_bytes = archive.len();
         let path =
             archive.publish(self.target.names(), ARCHIVE_MODE).map_err(|error| self.target.not_published(error))?;
         let (left_out, failed, databases) = (read.left_out, failures.0, reports);
         let pauses = self.pauses.take().pauses;
-        Ok(Made { path, head, size_bytes, verified, left_out, failed, databases, pauses })
+        Ok(Made { path, head, size_bytes, verified, left_out, failed, databases, exports, pauses })
     }
 
     /// Reads everything into a spool. When it returns, nothing of the sources is held any more.
@@ -302,12 +332,17 @@ impl Run<'_> {
         }
         for (name, message) in seen.failed() {
             let server = self.job.servers.iter().find(|(server, _)| *server == name);
-            let root = server.map(|(_, source)| source.server.name()).unwrap_or_default();
-            let broken = Error::new(ErrorKind::Failed, message).next(CHECK_DUMP);
+            let root = server.map(|(_, source)| source.server.name());
+            let root = root.or_else(|| printed::root(&self.job, &name)).unwrap_or_default();
+            let (root, next) =
+                exports::root_and_next(&self.job, &name).unwrap_or_else(|| (root, CHECK_DUMP.to_owned()));
+            let broken = Error::new(ErrorKind::Failed, message).next(next);
             failures.keep(&name, Path::new(&root), Err::<(), _>(broken))?;
             sources.retain(|source| source.name != name);
         }
-        if sources.is_empty() { Err(all_failed(&failures.0)) } else { Ok(()) }
+        // An export without what it is from is no backup.
+        let is_nothing = sources.iter().all(|source| source.kind == exports::KIND);
+        if is_nothing { Err(all_failed(&failures.0)) } else { Ok(()) }
     }
 
     /// A single file that was lost while it was read leaves nothing to make an archive of.
@@ -343,17 +378,17 @@ impl Run<'_> {
     }
 
     /// The archive without a name yet, and whether it was read back.
-    fn make_archive(&self, captured: Captured, head: &Head) -> Result<(Unnamed, bool)> {
+    fn make_archive(&self, captured: Captured, head: &Head, tools: &[Tools]) -> Result<(Unnamed, bool)> {
         let target = &self.target;
         let archive = captured.finish(&target.dir, head).map_err(|error| target.not_written(error.into()))?;
         if self.verifies() {
-            self.read_back(&archive, head)?;
+            self.read_back(&archive, head, tools)?;
         }
         self.cancel.check().map_err(|error| target.not_written(error.into()))?;
         Ok((archive, self.verifies()))
     }
 
-    fn read_back(&self, archive: &Unnamed, head: &Head) -> Result<()> {
+    fn read_back(&self, archive: &Unnamed, head: &Head, tools: &[Tools]) -> Result<()> {
         let file = archive.file().try_clone().map_err(|error| Error::new(ErrorKind::Failed, error.to_string()))?;
         let shown = PathBuf::from("the archive that was just written");
         let threads = workers::count(self.request.threads);
@@ -363,9 +398,8 @@ impl Run<'_> {
                 first.get_or_insert_with(|| format!("{path}: {why}"));
             }
         };
-        let dirs: Vec<PathBuf> =
-            self.job.servers.iter().filter_map(|(_, source)| source.server.bin_dir.clone()).collect();
-        let probes = Probes::of(Some(head), &dirs, self.cancel).map_err(|error| self.target.not_written(error))?;
+        let probes = Probes::of(Some(head), &Readers::Beside(tools), self.cancel)
+            .map_err(|error| self.target.not_written(error))?;
         let findings = Archive::of_file(file, &shown)
             .and_then(|archive| verify::verify(&archive, threads, self.cancel, &|path| probes.probe(path), &mut each));
         let findings = match findings {
@@ -388,7 +422,7 @@ impl Run<'_> {
     }
 
     fn report(&self, made: Made, shipped: Vec<Shipped>) -> BackupReport {
-        let Made { path, head, size_bytes, verified, left_out, failed, databases, pauses } = made;
+        let Made { path, head, size_bytes, verified, left_out, failed, databases, exports, pauses } = made;
         BackupReport {
             archive: path,
             id: head.id,
@@ -403,6 +437,7 @@ impl Run<'_> {
             withheld: left_out.withheld,
             database_logs: left_out.database_logs,
             databases,
+            exports,
             window_ms: head.window_ms,
             pauses,
             shipped,

@@ -1,14 +1,33 @@
 //! What a backup would do: everything is listed, and nothing read or written.
 
+use std::path::Path;
+
 use lifeboat_format::path::shown;
 
 use super::gather::{self, Failures};
+use super::subject::Job;
 use super::target::Target;
-use super::{Ground, all_failed, count, host, options, outputs, ship, subject};
+use super::{Ground, all_failed, count, head, host, options, outputs, preview, printed, ship, subject};
 use crate::Result;
 use crate::report::{BackupPlan, BackupRequest, PlannedSource, Watch};
 use crate::source::files::{LeftOut, Tree};
 use crate::tally::Tally;
+
+/// What would be copied of SQLite databases.
+fn sqlite(job: &Job<'_>, failures: &mut Failures) -> Vec<PlannedSource> {
+    let mut sources = Vec::new();
+    for (name, source) in &job.databases {
+        let root = shown(source.path.as_os_str().as_encoded_bytes());
+        match source.path.metadata() {
+            Ok(metadata) if metadata.is_file() => {
+                sources.push(PlannedSource { name: name.clone(), root, files: 1, bytes: metadata.len(), server: None });
+            }
+            Ok(_) => failures.add(name, &source.path, "it is no file"),
+            Err(error) => failures.add(name, &source.path, format!("it cannot be read: {error}")),
+        }
+    }
+    sources
+}
 
 /// What [`super::backup`] would do.
 pub(crate) fn plan(ground: &Ground<'_>, request: &BackupRequest, watch: Watch<'_>) -> Result<BackupPlan> {
@@ -31,17 +50,33 @@ pub(crate) fn plan(ground: &Ground<'_>, request: &BackupRequest, watch: Watch<'_
         let mut tree = Tree::new(vec![root], options(request), &outputs, &tally)?;
         let (files, bytes) = count(&mut tree, watch.cancel)?;
         left_out += tree.left_out;
-        sources.push(PlannedSource { name, root: shown(path.as_os_str().as_encoded_bytes()), files, bytes });
+        sources.push(PlannedSource {
+            name,
+            root: shown(path.as_os_str().as_encoded_bytes()),
+            files,
+            bytes,
+            server: None,
+        });
     }
-    for (name, source) in &job.databases {
-        let root = shown(source.path.as_os_str().as_encoded_bytes());
-        match source.path.metadata() {
-            Ok(metadata) if metadata.is_file() => {
-                sources.push(PlannedSource { name: name.clone(), root, files: 1, bytes: metadata.len() });
-            }
-            Ok(_) => failures.add(name, &source.path, "it is no file"),
-            Err(error) => failures.add(name, &source.path, format!("it cannot be read: {error}")),
-        }
+    sources.extend(sqlite(&job, &mut failures));
+    let mut excluded_tables = Vec::new();
+    for (name, source) in &job.servers {
+        let patterns = job.app.map(|app| app.exclude_tables.as_slice()).unwrap_or_default();
+        let found = preview::of(source, request.schema_only, patterns, watch.cancel);
+        let root = source.server.name();
+        let Some(server) = failures.keep(name, Path::new(&root), found)? else { continue };
+        excluded_tables.extend(server.databases.iter().flat_map(|database| database.excluded_tables.clone()));
+        sources.push(PlannedSource {
+            name: name.clone(),
+            root,
+            files: server.databases.len() as u64 + u64::from(source.has_globals),
+            bytes: server.databases.iter().filter_map(|database| database.size_bytes).sum(),
+            server: Some(server),
+        });
+    }
+    sources.extend(printed::plan(&job, &mut excluded_tables, watch, &mut failures)?);
+    if failures.0.is_empty() && job.databases.is_empty() {
+        head::tell_unmatched(&job, request, excluded_tables.iter(), &tally);
     }
     if sources.is_empty() {
         return Err(all_failed(&failures.0));

@@ -19,7 +19,8 @@ use crate::config::DumpFormat;
 use crate::config::PostgresSource;
 use crate::pg::dump::{self, Dump, GLOBALS, Manner, PLAIN_END};
 use crate::pg::pin::{Member, Point, Reached};
-use crate::pg::{count, facts, globals};
+use crate::pg::rows::{Counted as CountedDump, Found};
+use crate::pg::{Tools, count, facts, globals};
 use crate::report::{DatabaseReport, Watch};
 use crate::source::streamed::{Seen, Start, Streamed};
 use crate::{Cancel, Error, ErrorKind, Problem, ProblemClass, Result};
@@ -36,15 +37,35 @@ pub(super) struct Server {
 /// Dumps that are under way, and what is still to be found out beside them.
 pub(super) struct Begun {
     pub(super) dumped: Dumped,
+    /// What made them.
+    pub(super) tools: Tools,
     pub(super) counting: Counting,
 }
 
-/// The sessions in which the rows of a source are counted. They hold the
-/// snapshots, and end when that is done.
+/// How the rows of a source come to be known.
 pub(super) struct Counting {
     source: String,
     /// None where nothing is counted.
-    members: Vec<(Member, BTreeSet<String>)>,
+    members: Vec<CountOf>,
+}
+
+/// How the rows of one database come to be known.
+enum CountOf {
+    /// Its dump says so, when it has passed.
+    Dump(Box<Member>, Found),
+    /// They are counted in the session that holds the snapshot, which ends when
+    /// that is done.
+    Session(Box<Member>, BTreeSet<String>),
+}
+
+impl Counting {
+    /// The snapshot of `database`, as long as nothing counts yet.
+    pub(super) fn snapshot(&self, database: &str) -> Option<&str> {
+        let mut members = self.members.iter().map(|of| match of {
+            CountOf::Dump(member, _) | CountOf::Session(member, _) => member,
+        });
+        members.find(|member| member.database.name == database).map(|member| member.snapshot.as_str())
+    }
 }
 
 /// The rows of each database of a source.
@@ -54,6 +75,8 @@ pub(super) type Counted = BTreeMap<String, Vec<BTreeMap<String, Rows>>>;
 #[derive(Clone, Copy)]
 pub(super) struct How<'a> {
     pub(super) is_schema_only: bool,
+    /// Whether pg_dump compresses, because nothing else will.
+    pub(super) is_compressed: bool,
     pub(super) exclude_tables: &'a [String],
     /// How long a lock may be waited for, where that is less than configured.
     pub(super) patience: Option<Duration>,
@@ -134,7 +157,8 @@ impl Server {
         (seen, started): (&Seen, Timestamp),
         watch: Watch<'_>,
     ) -> Result<Begun> {
-        let manner = Manner { format: self.source.format, is_schema_only: how.is_schema_only, is_compressed: false };
+        let manner =
+            Manner { format: self.source.format, is_schema_only: how.is_schema_only, is_compressed: how.is_compressed };
         let begun =
             dump::begin(&mut self.reached, point, (manner, how.exclude_tables, how.patience), now, watch.cancel)?;
         if begun.is_another && how.was_frozen {
@@ -142,13 +166,22 @@ impl Server {
             watch.monitor.problem(Problem::new(ProblemClass::Unfrozen, self.name.as_bytes(), message));
         }
         let place = EntryPath::new(record::Source::usual_place("postgres", &self.name))?;
-        let (facts, left_out) = self.look(&place, manner, how, watch.cancel)?;
+        let (mut facts, left_out) = self.look(&place, manner, how, watch.cancel)?;
         let at = begun.point;
-        let mut items = Vec::new();
-        for (database, Dump { content }) in facts.databases.iter().zip(begun.dumps) {
+        facts.last_point = Some(at.last);
+        let (mut items, mut members) = (Vec::new(), Vec::new());
+        let reached = self.reached.members.into_iter().zip(left_out);
+        for ((database, Dump { content }), (member, left_out)) in facts.databases.iter().zip(begun.dumps).zip(reached) {
             let path = EntryPath::new(database.path.as_bytes())?;
-            let item = Streamed::new(path, &self.name, at.first, once(content), seen);
-            items.push(if manner.written() == DumpFormat::Plain { item.ends_with(PLAIN_END) } else { item });
+            let streamed = |content| Streamed::new(path, &self.name, at.first, once(content), seen);
+            if manner.written() == DumpFormat::Plain {
+                items.push(streamed(content).ends_with(PLAIN_END));
+                members.push(CountOf::Session(Box::new(member), left_out));
+            } else {
+                let found = Found::default();
+                items.push(streamed(Box::new(CountedDump::new(content, &found))));
+                members.push(CountOf::Dump(Box::new(member), found));
+            }
         }
         if self.source.has_globals {
             let script = globals::script(&self.name, &facts.roles).into_bytes();
@@ -158,11 +191,12 @@ impl Server {
         let mut description = gather::describe(&self.name, "postgres", None, started);
         description.point = Some(at.first);
         description.details.postgres = Some(facts);
-        let members = self.reached.members.into_iter().zip(left_out);
-        // Of a structure alone there is nothing to count: the sessions end here.
-        let members = if how.is_schema_only { Vec::new() } else { members.collect() };
+        // Of a structure alone there is nothing to count.
+        if how.is_schema_only {
+            members.clear();
+        }
         let counting = Counting { source: self.name, members };
-        Ok(Begun { dumped: Dumped { description, place, items }, counting })
+        Ok(Begun { dumped: Dumped { description, place, items }, tools: self.reached.tools, counting })
     }
 
     /// What is recorded of the databases but their rows, and the tables that are left out of each.
@@ -199,12 +233,12 @@ impl Server {
             _ => Vec::new(),
         };
         let (server_version, schema_only) = (self.reached.version, how.is_schema_only);
-        Ok((Postgres { server_version, schema_only, databases, roles }, left_out))
+        Ok((Postgres { server_version, last_point: None, schema_only, databases, roles }, left_out))
     }
 }
 
 /// A stream that was begun already: it can be had once.
-fn once(content: Box<dyn Read + Send>) -> Start {
+pub(super) fn once(content: Box<dyn Read + Send>) -> Start {
     let content = Mutex::new(Some(content));
     Arc::new(move || {
         let taken = content.lock().unwrap_or_else(PoisonError::into_inner).take();
@@ -213,13 +247,16 @@ fn once(content: Box<dyn Read + Send>) -> Start {
 }
 
 /// The rows of the tables of a database, as they will be known.
-type CountingOne<'scope> = ScopedJoinHandle<'scope, Result<BTreeMap<String, Rows>>>;
+enum CountingOne<'scope> {
+    Dump { found: Found, tables: Vec<facts::Table> },
+    Session(ScopedJoinHandle<'scope, Result<BTreeMap<String, Rows>>>),
+}
 
 /// Counts that are under way, of each source.
 pub(super) struct Running<'scope>(Vec<(String, Vec<CountingOne<'scope>>)>);
 
-/// Counts the rows of all databases, each in a thread of `scope`, until all are
-/// counted, the time for it is over, or `is_over` says so.
+/// Counts the rows of all databases whose dumps do not tell, each in a thread of
+/// `scope`, until all are counted, the time for it is over, or `is_over` says so.
 pub(super) fn count<'scope, 'env>(
     all: Vec<Counting>,
     scope: &'scope Scope<'scope, 'env>,
@@ -229,14 +266,22 @@ pub(super) fn count<'scope, 'env>(
     let mut running = Vec::new();
     for Counting { source, members } in all {
         let mut threads = Vec::new();
-        for (member, left_out) in members {
+        for member in members {
+            let (member, left_out) = match member {
+                CountOf::Session(member, left_out) => (member, left_out),
+                // The session ends here: the dump has locks of its own.
+                CountOf::Dump(member, found) => {
+                    threads.push(CountingOne::Dump { found, tables: member.tables });
+                    continue;
+                }
+            };
             let count = move || {
-                let Member { mut session, tables, .. } = member;
+                let Member { mut session, tables, .. } = *member;
                 let is_left_out = |table: &facts::Table| left_out.contains(&table.full_name());
                 count::count(&mut session, &tables, is_left_out, count::BUDGET, is_over, cancel)
             };
             // Without a thread, nothing is known of its rows.
-            threads.extend(Builder::new().spawn_scoped(scope, count));
+            threads.extend(Builder::new().spawn_scoped(scope, count).map(CountingOne::Session));
         }
         running.push((source, threads));
     }
@@ -251,12 +296,27 @@ impl Running<'_> {
     pub(super) fn join(self) -> Result<Counted> {
         let mut counted = BTreeMap::new();
         for (source, threads) in self.0 {
-            let rows: Result<Vec<_>> =
-                threads.into_iter().map(|thread| thread.join().unwrap_or_else(|_| Ok(BTreeMap::new()))).collect();
-            counted.insert(source, rows?);
+            let rows = threads.into_iter().map(|one| match one {
+                CountingOne::Session(thread) => thread.join().unwrap_or_else(|_| Ok(BTreeMap::new())),
+                CountingOne::Dump { found, tables } => Ok(rows_of(&found, &tables)),
+            });
+            counted.insert(source, rows.collect::<Result<Vec<_>>>()?);
         }
         Ok(counted)
     }
+}
+
+/// The rows of `tables` that a dump told; where it did not, the server's estimates.
+fn rows_of(found: &Found, tables: &[facts::Table]) -> BTreeMap<String, Rows> {
+    let found = found.lock().unwrap_or_else(PoisonError::into_inner).take();
+    let own = tables.iter().filter(|table| !table.is_partitioned);
+    let rows = own.map(|table| {
+        let name = table.full_name();
+        // What is left out has no rows in it.
+        let told = found.as_ref().map(|found| found.get(&name).copied().unwrap_or(0));
+        (name, Rows { rows: told.unwrap_or(table.estimate), estimated: told.is_none() })
+    });
+    rows.collect()
 }
 
 /// Puts the rows that were `counted` into the records of `sources`.
@@ -279,6 +339,7 @@ pub(super) fn reports(sources: &[record::Source], seen: &Seen) -> Vec<DatabaseRe
             reports.push(DatabaseReport {
                 source: source.name.clone(),
                 database: Some(database.name.clone()),
+                is_schema_only: source.details.postgres.as_ref().is_some_and(|postgres| postgres.schema_only),
                 size_bytes: path.and_then(|path| seen.bytes(&path)).unwrap_or(0),
                 tables: database.tables.len() as u64,
                 rows: database.tables.values().map(|rows| rows.rows).sum(),

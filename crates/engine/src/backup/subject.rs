@@ -4,7 +4,8 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::{Path, PathBuf};
 
-use crate::config::{AppConfig, Config, Destination, PostgresSource, Source, SqliteSource};
+use super::bare;
+use crate::config::{AppConfig, Config, Destination, Export, PostgresSource, Source, SqliteSource};
 use crate::report::{BackupRequest, Selection, Subject};
 use crate::services::Service;
 use crate::source::roots::{self, Wanted};
@@ -20,12 +21,26 @@ pub(super) struct Job<'a> {
     pub(super) stops: BTreeMap<String, Vec<Service>>,
     pub(super) databases: Vec<(String, SqliteSource)>,
     pub(super) servers: Vec<(String, PostgresSource)>,
+    /// The queries whose answers are part of the snapshot, by name.
+    pub(super) exports: Vec<(String, Export)>,
+    /// What programs print: sources of the kinds `mariadb` and `command`.
+    pub(super) printed: Vec<(String, Source)>,
     /// Whether it is only a part of the app.
     pub(super) is_scope: bool,
     /// Where the archive goes; none: to one directory that is no destination.
     pub(super) destinations: Vec<&'a Destination>,
     /// What is left out without being asked, wherever it lies.
     pub(super) withheld: Vec<PathBuf>,
+}
+
+impl Job<'_> {
+    /// Whether there is any database in it.
+    pub(super) fn has_tables(&self) -> bool {
+        let mut printed = self.printed.iter();
+        !self.databases.is_empty()
+            || !self.servers.is_empty()
+            || printed.any(|(_, source)| matches!(source, Source::Mariadb(_)))
+    }
 }
 
 /// What `request` asks for.
@@ -113,8 +128,10 @@ pub(crate) fn no_such_app(name: &str, config: Option<&Config>) -> Error {
 }
 
 fn of_paths<'a>(request: &BackupRequest, paths: &[PathBuf], host: &str, withheld: Vec<PathBuf>) -> Result<Job<'a>> {
-    if !request.only.is_empty() || request.bare || !request.to.is_empty() {
-        return Err(Error::new(ErrorKind::Usage, "--only, --bare and --to are for apps of lifeboat.yaml")
+    let is_of_an_app = request.bare || request.schema_only || request.format.is_some();
+    if !request.only.is_empty() || is_of_an_app || !request.to.is_empty() {
+        let what = "--only, --bare, --schema-only, --format and --to are for apps of lifeboat.yaml";
+        return Err(Error::new(ErrorKind::Usage, what)
             .state("nothing was begun")
             .next("name the app instead of a path"));
     }
@@ -130,6 +147,8 @@ fn of_paths<'a>(request: &BackupRequest, paths: &[PathBuf], host: &str, withheld
         stops: BTreeMap::new(),
         databases: Vec::new(),
         servers: Vec::new(),
+        exports: Vec::new(),
+        printed: Vec::new(),
         is_scope: false,
         destinations: Vec::new(),
         withheld,
@@ -142,18 +161,12 @@ fn of_app<'a>(
     config: &'a Config,
     withheld: Vec<PathBuf>,
 ) -> Result<Job<'a>> {
-    let names: Vec<&str> = app.sources.keys().map(String::as_str).collect();
-    for name in &request.only {
-        if !names.contains(&name.as_str()) {
-            return Err(Error::new(
-                ErrorKind::Usage,
-                format!("--only {name}: {} has no source of that name", app.name),
-            )
-            .state("nothing was begun")
-            .next(format!("its sources are: {}", names.join(", "))));
-        }
-    }
-    let is_asked = |name: &&String| request.only.is_empty() || request.only.contains(name);
+    check_only(request, app)?;
+    check_dumps(request, app)?;
+    let is_asked = |name: &&String| {
+        let has_structure = matches!(app.sources[*name], Source::Postgres(_));
+        (request.only.is_empty() || request.only.contains(name)) && (has_structure || !request.schema_only)
+    };
     let mut job = Job {
         app_name: app.name.clone(),
         app: Some(app),
@@ -161,14 +174,20 @@ fn of_app<'a>(
         stops: BTreeMap::new(),
         databases: Vec::new(),
         servers: Vec::new(),
-        is_scope: app.sources.keys().any(|name| !is_asked(&name)),
+        exports: Vec::new(),
+        printed: Vec::new(),
+        is_scope: request.schema_only || app.sources.keys().any(|name| !is_asked(&name)),
         destinations: destinations(request, app, config)?,
         withheld,
     };
     for (name, source) in app.sources.iter().filter(|(name, _)| is_asked(name)) {
         match source {
             Source::Sqlite(source) => job.databases.push((name.clone(), source.clone())),
-            Source::Postgres(source) => job.servers.push((name.clone(), source.clone())),
+            Source::Postgres(source) => {
+                let format = request.format.unwrap_or(source.format);
+                job.servers.push((name.clone(), PostgresSource { format, ..source.clone() }));
+            }
+            Source::Mariadb(_) | Source::Command(_) => job.printed.push((name.clone(), source.clone())),
             Source::Files(source) => {
                 let more = |patterns: &[String], of: &[String]| [of, patterns].concat();
                 let Selection { include, exclude, .. } = &request.selection;
@@ -186,6 +205,12 @@ fn of_app<'a>(
             }
         }
     }
+    if request.only.is_empty() && !request.schema_only {
+        job.exports = app.exports.iter().map(|(name, export)| (name.clone(), export.clone())).collect();
+    }
+    if request.bare && !bare::is_one(&job) {
+        return Err(bare::not_one());
+    }
     // A database of its own is no part of a source of files, whether it is backed up in this run or not.
     for source in app.sources.values() {
         if let Source::Sqlite(source) = source {
@@ -199,6 +224,38 @@ fn of_app<'a>(
         }
     }
     Ok(job)
+}
+
+/// Refuses names that no source has.
+fn check_only(request: &BackupRequest, app: &AppConfig) -> Result<()> {
+    let names: Vec<&str> = app.sources.keys().map(String::as_str).collect();
+    match request.only.iter().find(|name| !names.contains(&name.as_str())) {
+        None => Ok(()),
+        Some(name) => {
+            let what = format!("--only {name}: {} has no source of that name", app.name);
+            Err(Error::new(ErrorKind::Usage, what)
+                .state("nothing was begun")
+                .next(format!("its sources are: {}", names.join(", "))))
+        }
+    }
+}
+
+/// Refuses options for dumps where there is nothing to dump.
+fn check_dumps(request: &BackupRequest, app: &AppConfig) -> Result<()> {
+    let option = match (request.schema_only, request.format) {
+        (true, _) => "--schema-only",
+        (false, Some(_)) => "--format",
+        (false, None) => return Ok(()),
+    };
+    let is_asked = |name: &String| request.only.is_empty() || request.only.contains(name);
+    let mut dumped = app.sources.iter().filter(|(_, source)| matches!(source, Source::Postgres(_)));
+    if dumped.any(|(name, _)| is_asked(name)) {
+        return Ok(());
+    }
+    let whose = if request.only.is_empty() { app.name.clone() } else { format!("--only {}", request.only.join(", ")) };
+    Err(Error::new(ErrorKind::Usage, format!("{option} is for sources of the kind postgres, and {whose} has none"))
+        .state("nothing was begun")
+        .next(format!("leave {option} out")))
 }
 
 fn destinations<'a>(request: &BackupRequest, app: &AppConfig, config: &'a Config) -> Result<Vec<&'a Destination>> {

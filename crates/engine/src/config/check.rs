@@ -7,12 +7,15 @@ use std::path::PathBuf;
 
 use percent_encoding::percent_decode_str;
 
+use super::databases::databases;
 use super::raw::{self, At, Named, Wrong};
-use super::{AppConfig, Destination, Keep, Source};
+use super::{AppConfig, Destination, Keep, MariadbSource, PostgresSource, Source};
 use crate::naming;
 use crate::report::CompressionKind;
 
 mod asks;
+mod exports;
+mod printed;
 mod services;
 mod sources;
 pub(super) mod values;
@@ -110,7 +113,7 @@ pub(super) fn app(name: String, app: raw::App, around: &Around) -> Checked<AppCo
     let exclude = app.exclude_patterns.into_iter().map(pattern).collect::<Checked<Vec<_>>>()?;
     let sources = sources::sources(app.sources, &services, &exclude)?;
     let databases = databases(&sources);
-    let databases: Vec<&str> = databases.iter().map(String::as_str).collect();
+    let databases: Vec<&str> = databases.keys().map(String::as_str).collect();
     let health = app.health.into_iter().map(asks::health).collect::<Checked<_>>()?;
     let after_restore =
         app.after_restore.into_iter().map(|check| asks::after_restore(check, &databases)).collect::<Checked<_>>()?;
@@ -140,6 +143,8 @@ pub(super) fn app(name: String, app: raw::App, around: &Around) -> Checked<AppCo
         compression_level: app.compression_level.map(|level| self::level(level, compression)).transpose()?,
         backup_dir: app.backup_dir.map(directory).transpose()?.or_else(|| around.backup_dir.clone()),
         exclude_tables: app.exclude_tables.into_iter().map(table).collect::<Checked<_>>()?,
+        exports: exports::exports(app.exports, &sources)?,
+        secret_columns: exports::secret_columns(app.secret_columns, &sources)?,
         destinations: chosen(app.destinations, &around.destinations)?,
         verify_on_create: app.verification.enabled.unwrap_or(true) && app.verification.on_create.unwrap_or(true),
         keep_replaced,
@@ -206,31 +211,6 @@ fn source_of<'a>(name: &At<String>, part: &str, sources: &'a BTreeMap<String, So
     })
 }
 
-/// What names a database to `sql`: a source, `DATABASE` or `SOURCE/DATABASE`.
-fn databases(sources: &BTreeMap<String, Source>) -> Vec<String> {
-    let mut names = Vec::new();
-    for (name, source) in sources {
-        match source {
-            Source::Files(_) => {}
-            Source::Sqlite(_) => names.push(name.clone()),
-            Source::Postgres(postgres) => {
-                names.extend((postgres.databases.len() == 1).then(|| name.clone()));
-                names.extend(postgres.databases.iter().map(|database| format!("{name}/{database}")));
-            }
-        }
-    }
-    // A database of one server needs no source before it, where nothing else is called so.
-    let all = sources.values().filter_map(|source| match source {
-        Source::Postgres(postgres) => Some(&postgres.databases),
-        Source::Files(_) | Source::Sqlite(_) => None,
-    });
-    let all: Vec<&String> = all.flatten().collect();
-    let is_one = |database: &&&String| all.iter().filter(|other| other == database).count() == 1;
-    let alone = all.iter().filter(is_one).filter(|database| !sources.contains_key(**database));
-    names.extend(alone.map(|database| (*database).clone()));
-    names
-}
-
 /// A source, or a pattern of files in one.
 fn required(name: At<String>, sources: &BTreeMap<String, Source>) -> Checked<String> {
     let (source, glob) = match name.value.split_once('/') {
@@ -238,9 +218,12 @@ fn required(name: At<String>, sources: &BTreeMap<String, Source>) -> Checked<Str
         None => (name.value.as_str(), None),
     };
     match (source_of(&name, source, sources)?, glob) {
-        (Source::Postgres(postgres), Some(database)) => {
-            let is_known = postgres.databases.iter().any(|known| known == database);
-            let known: Vec<&str> = postgres.databases.iter().map(String::as_str).collect();
+        (
+            Source::Postgres(PostgresSource { databases, .. }) | Source::Mariadb(MariadbSource { databases, .. }),
+            Some(database),
+        ) => {
+            let is_known = databases.iter().any(|known| known == database);
+            let known: Vec<&str> = databases.iter().map(String::as_str).collect();
             if is_known {
                 Ok(name.value)
             } else {
@@ -249,6 +232,9 @@ fn required(name: At<String>, sources: &BTreeMap<String, Source>) -> Checked<Str
         }
         (Source::Sqlite(_), Some(_)) => {
             Err(Wrong::at(name.place, format!("{} is a database, expected its name alone", quoted(source))))
+        }
+        (Source::Command(_), Some(_)) => {
+            Err(Wrong::at(name.place, format!("{} is one thing, expected its name alone", quoted(source))))
         }
         (_, Some(glob)) if !is_pattern(glob) => {
             let what = format!("the pattern {} makes no sense, expected gitignore syntax", quoted(glob));
@@ -273,7 +259,11 @@ fn parts(found: Named<Named<At<Vec<At<String>>>>>, sources: &BTreeMap<String, So
             let kind = source_of(&source, &source.value, sources)?;
             let checked: Vec<String> = match kind {
                 Source::Files(_) => patterns.value.into_iter().map(pattern).collect::<Checked<_>>()?,
-                Source::Sqlite(_) | Source::Postgres(_) => {
+                Source::Command(_) => {
+                    let what = format!("{} has no parts, expected a source of another kind", quoted(&source.value));
+                    return Err(Wrong::at(source.place, what));
+                }
+                Source::Sqlite(_) | Source::Postgres(_) | Source::Mariadb(_) => {
                     patterns.value.into_iter().map(table).collect::<Checked<_>>()?
                 }
             };

@@ -109,6 +109,16 @@ impl Look<'_> {
                         self.exists(&format!("source {name}: bin_dir"), &dir.join("pg_dump"), true);
                     }
                 }
+                Source::Mariadb(mariadb) => {
+                    self.secret("password_file", mariadb.server.password_file.as_deref());
+                    if let Some(dir) = &mariadb.server.bin_dir {
+                        self.exists(&format!("source {name}: bin_dir"), dir, false);
+                    }
+                }
+                Source::Command(command) => {
+                    let programs = std::iter::once(&command.run).chain(&command.restore);
+                    programs.for_each(|argv| self.program(&format!("source {name}"), argv));
+                }
             }
         }
         self.same_file_names(app);

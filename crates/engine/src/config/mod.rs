@@ -19,18 +19,23 @@ use rustix::io::Errno;
 use serde::{Deserialize, Serialize};
 
 use crate::health::HealthCheck;
+pub use crate::mariadb::Server as MariadbServer;
 pub use crate::pg::Server;
 use crate::report::CompressionKind;
 use crate::services::{Reload, Service};
 use crate::{Error, ErrorKind, Result};
 
 mod check;
+mod databases;
 pub(crate) mod duration;
+mod export;
 mod look;
 mod raw;
 mod show;
 mod written;
 
+pub(crate) use databases::Queried;
+pub use export::{Export, SecretColumn};
 pub(crate) use look::look;
 pub use look::{CheckedApp, ConfigReport};
 pub use show::{EffectiveConfig, schema};
@@ -94,6 +99,10 @@ pub struct AppConfig {
     pub backup_dir: Option<PathBuf>,
     /// Tables of databases whose rows are left out; `*` stands for any letters.
     pub exclude_tables: Vec<String>,
+    /// Queries whose answers stand in a snapshot, by name.
+    pub exports: BTreeMap<String, Export>,
+    /// Columns that must not get into them.
+    pub secret_columns: Vec<SecretColumn>,
     /// Where archives go: names of [`Config::destinations`] that are enabled.
     pub destinations: Vec<String>,
     /// Whether a new archive is read back before the run is good.
@@ -111,6 +120,10 @@ pub enum Source {
     Sqlite(SqliteSource),
     /// Databases of a PostgreSQL server.
     Postgres(PostgresSource),
+    /// Databases of a MariaDB or MySQL server.
+    Mariadb(MariadbSource),
+    /// What a program prints.
+    Command(CommandSource),
 }
 
 impl Source {
@@ -121,6 +134,8 @@ impl Source {
             Self::Files(_) => "files",
             Self::Sqlite(_) => "sqlite",
             Self::Postgres(_) => "postgres",
+            Self::Mariadb(_) => "mariadb",
+            Self::Command(_) => "command",
         }
     }
 
@@ -130,7 +145,7 @@ impl Source {
         match self {
             Self::Files(files) => Some(&files.root),
             Self::Sqlite(sqlite) => Some(&sqlite.path),
-            Self::Postgres(_) => None,
+            Self::Postgres(_) | Self::Mariadb(_) | Self::Command(_) => None,
         }
     }
 
@@ -139,7 +154,7 @@ impl Source {
     pub fn stop(&self) -> &[Service] {
         match self {
             Self::Files(files) => &files.stop,
-            Self::Sqlite(_) | Self::Postgres(_) => &[],
+            Self::Sqlite(_) | Self::Postgres(_) | Self::Mariadb(_) | Self::Command(_) => &[],
         }
     }
 }
@@ -183,6 +198,26 @@ pub struct PostgresSource {
     pub has_globals: bool,
     /// How long a lock on a table is waited for.
     pub lock_timeout: Duration,
+}
+
+/// Databases of a MariaDB or MySQL server.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct MariadbSource {
+    /// How it is reached.
+    pub server: MariadbServer,
+    /// The databases; never empty.
+    pub databases: Vec<String>,
+}
+
+/// What a program prints.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct CommandSource {
+    /// The program and its arguments.
+    pub run: Vec<String>,
+    /// What is given that again, as its input.
+    pub restore: Option<Vec<String>>,
+    /// How long each of both may take.
+    pub timeout: Duration,
 }
 
 /// How a database is dumped.
@@ -350,12 +385,22 @@ impl Config {
         Ok(Self { path: path.to_owned(), data_dir, apps, destinations })
     }
 
+    /// The home of whoever calls, in which `.pgpass` and `.pg_service.conf` are
+    /// looked for, as other programs of PostgreSQL do.
+    pub fn set_home(&mut self, home: Option<&Path>) {
+        for source in self.apps.values_mut().flat_map(|app| app.sources.values_mut()) {
+            if let Source::Postgres(postgres) = source {
+                postgres.server.home = home.map(Path::to_owned);
+            }
+        }
+    }
+
     /// Where programs of PostgreSQL are, besides the usual places.
     pub(crate) fn program_dirs(&self) -> impl Iterator<Item = &PathBuf> {
         let sources = self.apps.values().flat_map(|app| app.sources.values());
         sources.filter_map(|source| match source {
             Source::Postgres(postgres) => postgres.server.bin_dir.as_ref(),
-            Source::Files(_) | Source::Sqlite(_) => None,
+            Source::Files(_) | Source::Sqlite(_) | Source::Mariadb(_) | Source::Command(_) => None,
         })
     }
 
@@ -380,7 +425,8 @@ impl AppConfig {
         });
         let of_sources = self.sources.values().filter_map(|source| match source {
             Source::Postgres(postgres) => postgres.server.password_file.as_ref(),
-            Source::Files(_) | Source::Sqlite(_) => None,
+            Source::Mariadb(mariadb) => mariadb.server.password_file.as_ref(),
+            Source::Files(_) | Source::Sqlite(_) | Source::Command(_) => None,
         });
         of_health.chain(of_checks).chain(of_sources)
     }

@@ -8,13 +8,17 @@ use std::path::{Path, PathBuf};
 
 use serde::{Deserialize, Serialize};
 
-use super::{AppConfig, Ask, Check, PostgresSource, Source, VersionFrom, duration};
+use super::{AppConfig, Ask, Check, Export, PostgresSource, Source, VersionFrom, duration};
 use crate::exec::command_line;
 use crate::health::{self, HealthCheck};
 use crate::report::CompressionKind;
 use crate::services::{Reload, Service, ServiceKind};
 use crate::{Error, ErrorKind, Result};
 use lifeboat_format::path::shown;
+
+mod printed;
+
+use printed::{WrittenCommand, WrittenMariadb};
 
 /// What a snapshot carries of its app's configuration, without what says where
 /// secrets are or where backups go. Unknown fields are accepted and dropped.
@@ -41,6 +45,11 @@ pub struct Carried {
     pub(super) compression_level: Option<u8>,
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub(super) exclude_tables: Vec<String>,
+    /// Never read back, and not for a snapshot: a restore has no use for queries.
+    #[serde(skip_deserializing, skip_serializing_if = "BTreeMap::is_empty")]
+    pub(super) exports: BTreeMap<String, WrittenSql>,
+    #[serde(skip_deserializing, skip_serializing_if = "Vec::is_empty")]
+    pub(super) secret_columns: Vec<String>,
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub(super) keep_replaced: Option<String>,
 }
@@ -54,6 +63,10 @@ pub(super) struct WrittenSource {
     sqlite: Option<WrittenSqlite>,
     #[serde(default, skip_serializing_if = "Option::is_none")]
     postgres: Option<WrittenPostgres>,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    mariadb: Option<WrittenMariadb>,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    command: Option<WrittenCommand>,
 }
 
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
@@ -186,7 +199,7 @@ fn is_false(flag: &bool) -> bool {
 }
 
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
-struct WrittenSql {
+pub(super) struct WrittenSql {
     db: String,
     query: String,
 }
@@ -230,9 +243,20 @@ impl AppConfig {
             compression: self.compression.map(compression),
             compression_level: self.compression_level,
             exclude_tables: self.exclude_tables.clone(),
+            exports: if reader == Reader::Owner { exports(self) } else { BTreeMap::new() },
+            secret_columns: if reader == Reader::Owner { secret_columns(self) } else { Vec::new() },
             keep_replaced: Some(self.keep_replaced.to_string()),
         }
     }
+}
+
+fn exports(app: &AppConfig) -> BTreeMap<String, WrittenSql> {
+    let written = |export: &Export| WrittenSql { db: export.db(), query: export.query.clone() };
+    app.exports.iter().map(|(name, export)| (name.clone(), written(export))).collect()
+}
+
+fn secret_columns(app: &AppConfig) -> Vec<String> {
+    app.secret_columns.iter().map(|column| column.text.clone()).collect()
 }
 
 fn text(path: &Path) -> String {
@@ -268,6 +292,12 @@ fn source(source: &Source, reader: Reader) -> WrittenSource {
         },
         Source::Postgres(postgres) => {
             WrittenSource { postgres: Some(self::postgres(postgres, reader)), ..WrittenSource::default() }
+        }
+        Source::Mariadb(mariadb) => {
+            WrittenSource { mariadb: Some(WrittenMariadb::of(mariadb, reader)), ..WrittenSource::default() }
+        }
+        Source::Command(command) => {
+            WrittenSource { command: Some(WrittenCommand::of(command)), ..WrittenSource::default() }
         }
     }
 }
@@ -418,8 +448,7 @@ impl Carried {
             let name = shown(name.as_bytes());
             return Err(refuse(ErrorKind::Corrupt, format!("the name `{name}` is none of an app")));
         }
-        let is_unknown =
-            |source: &WrittenSource| source.files.is_none() && source.sqlite.is_none() && source.postgres.is_none();
+        let is_unknown = |source: &WrittenSource| *source == WrittenSource::default();
         if let Some((source, _)) = self.sources.iter().find(|(_, source)| is_unknown(source)) {
             let source = shown(source.as_bytes());
             let what = format!("the source `{source}` is of a kind that this version does not know");
@@ -461,6 +490,7 @@ impl Carried {
             );
         }
         for (name, source) in &self.sources {
+            acts.extend(source.command.iter().flat_map(|command| command.acts(&plain(name))));
             let Some(postgres) = &source.postgres else { continue };
             let server = postgres.service.as_ref().map(|service| format!("the service {service}"));
             let server = server.or_else(|| postgres.url.clone()).unwrap_or_else(|| "the local server".to_owned());

@@ -16,6 +16,8 @@ pub(super) struct Attended {
     /// The command, for messages.
     line: String,
     started: Instant,
+    /// When [`Attended::check_now_and_then`] looked last.
+    looked: Instant,
     timeout: Duration,
     cancel: Option<Cancel>,
     /// Since when it is known that it has ended well while its pipe is still open.
@@ -33,7 +35,7 @@ impl Attended {
         let started = Instant::now();
         let (running, said) = start().map_err(|error: io::Error| tool.failed(&error))?;
         let (line, timeout, cancel) = (tool.line(), tool.timeout, cancel.cloned());
-        Ok(Self { running, said, line, started, timeout, cancel, leaves_open_since: None })
+        Ok(Self { running, said, line, started, looked: started, timeout, cancel, leaves_open_since: None })
     }
 
     /// Ends the program's group when the run is to stop, or its time is over.
@@ -48,6 +50,15 @@ impl Attended {
         }
         self.said.cut();
         Ok(())
+    }
+
+    /// The same where something comes all the time: looking costs more than reading.
+    pub(super) fn check_now_and_then(&mut self) -> Result<()> {
+        if self.looked.elapsed() < PAUSE_MAX {
+            return Ok(());
+        }
+        self.looked = Instant::now();
+        self.check()
     }
 
     fn left(&self) -> Duration {

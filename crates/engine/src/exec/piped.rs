@@ -11,6 +11,9 @@ use super::attended::Attended;
 use super::{PAUSE_MAX, is_ready};
 use crate::{Error, ErrorKind, Result};
 
+/// How much a program may be ahead of us, in bytes: what Linux allows everyone.
+const PIPE_BYTES: usize = 1 << 20;
+
 /// What a program prints. The end comes when it has ended with status 0, and
 /// not before; however else it ends, the last read fails with how, and with the
 /// last lines that it said on stderr. Errors are our [`Error`] in an
@@ -26,19 +29,29 @@ impl Stream {
     pub(super) fn new(mut attended: Attended) -> Result<Self> {
         let output = attended.running.child.stdout.take();
         let output = output.ok_or_else(|| attended.failed(&io::ErrorKind::BrokenPipe.into()))?;
+        // A program that need not wait while we compress what it said is done sooner. Where the system
+        // allows no more than usual, that does.
+        rustix::pipe::fcntl_setpipe_size(&output, PIPE_BYTES).map(drop).unwrap_or(());
+        let flags = rustix::fs::fcntl_getfl(&output)
+            .and_then(|flags| rustix::fs::fcntl_setfl(&output, flags | OFlags::NONBLOCK));
+        flags.map_err(|error| attended.failed(&error.into()))?;
         Ok(Self { attended, output, over: None })
     }
 
     fn pull(&mut self, buffer: &mut [u8]) -> Result<usize> {
         loop {
-            self.attended.check()?;
-            if !is_ready(&self.output, PollFlags::IN, PAUSE_MAX) {
-                self.attended.look_while_silent()?;
-                continue;
-            }
             match self.output.read(buffer) {
                 Ok(0) => return self.attended.succeed().map(|()| 0),
-                Ok(read) => return Ok(read),
+                Ok(read) => {
+                    self.attended.check_now_and_then()?;
+                    return Ok(read);
+                }
+                Err(error) if error.kind() == io::ErrorKind::WouldBlock => {
+                    self.attended.check()?;
+                    if !is_ready(&self.output, PollFlags::IN, PAUSE_MAX) {
+                        self.attended.look_while_silent()?;
+                    }
+                }
                 Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
                 Err(error) => return Err(self.attended.failed(&error)),
             }

@@ -29,7 +29,7 @@ const TRIES: u32 = 3;
 /// How long a dump may take: as long as it does.
 const TIMEOUT: Duration = Duration::MAX;
 /// How a dump in the custom format begins.
-const MAGIC: &[u8] = b"PGDMP";
+pub(crate) const MAGIC: &[u8] = b"PGDMP";
 /// How many bytes are taken from a dump to see that it has begun.
 const HEAD_BYTES: usize = 64 << 10;
 /// The entry that holds the roles.
@@ -90,7 +90,7 @@ impl Manner {
 }
 
 /// `name` as the name of a file: what would be a path, hidden or unreadable is percent-encoded.
-fn file_name(name: &str) -> String {
+pub(crate) fn file_name(name: &str) -> String {
     let mut encoded = String::new();
     for (at, letter) in name.char_indices() {
         if matches!(letter, '%' | '/') || letter.is_control() || (letter == '.' && at == 0) {

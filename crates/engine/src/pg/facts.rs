@@ -302,6 +302,15 @@ pub(crate) fn tables(session: &mut Session, cancel: &Cancel) -> Result<Vec<Table
         .collect())
 }
 
+/// The first of the tables of [`tables`] that the user of `session` may not read.
+pub(crate) fn unreadable(session: &mut Session, cancel: &Cancel) -> Result<Vec<String>> {
+    let sql = "SELECT n.nspname || '.' || c.relname FROM pg_class c JOIN pg_namespace n ON n.oid = c.relnamespace \
+               WHERE c.relkind IN ('r', 'p') AND n.nspname !~ '^pg_' AND n.nspname <> 'information_schema' \
+               AND NOT EXISTS (SELECT FROM pg_depend d WHERE d.classid = 'pg_class'::regclass AND d.objid = c.oid AND d.deptype = 'e') \
+               AND NOT has_table_privilege(c.oid, 'SELECT') ORDER BY 1 LIMIT 3";
+    Ok(session.rows(sql, &[], cancel)?.iter().map(|row| quoted(row.get(0))).collect())
+}
+
 /// The size in bytes of each table that `session` has locked, by
 /// [`Table::full_name`]: that of another could not be asked without waiting.
 pub(crate) fn sizes(session: &mut Session, cancel: &Cancel) -> Result<BTreeMap<String, u64>> {

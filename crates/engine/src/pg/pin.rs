@@ -158,7 +158,8 @@ impl Reached {
     }
 }
 
-fn may_not_read(error: Error) -> Error {
+/// Adds to an error that a right is missing which one it is.
+pub(crate) fn may_not_read(error: Error) -> Error {
     if error.kind() != ErrorKind::Denied {
         return error;
     }

@@ -15,6 +15,7 @@ use lifeboat_format::record::Head;
 use super::facts;
 use super::script::Closing;
 use super::tools::{ENVIRONMENT, Tools};
+use crate::config::DumpFormat;
 use crate::exec::{Sink, Tool};
 use crate::{Cancel, Result};
 
@@ -29,6 +30,14 @@ pub(crate) struct Probes {
     tools: Option<Tools>,
     cancel: Cancel,
     seen: Rc<RefCell<Seen>>,
+}
+
+/// Where a program is found that reads dumps.
+pub(crate) enum Readers<'a> {
+    /// Beside those that made them, if it is there.
+    Beside(&'a [Tools]),
+    /// In the usual places, and in these.
+    In(&'a [PathBuf]),
 }
 
 /// What a dump is.
@@ -47,11 +56,11 @@ struct Seen {
 }
 
 impl Probes {
-    /// Those for the dumps that `head` names. Programs may also be in `dirs`.
+    /// Those for the dumps that `head` names.
     ///
     /// # Errors
     /// On cancel.
-    pub(crate) fn of(head: Option<&Head>, dirs: &[PathBuf], cancel: &Cancel) -> Result<Self> {
+    pub(crate) fn of(head: Option<&Head>, readers: &Readers<'_>, cancel: &Cancel) -> Result<Self> {
         let mut dumps = BTreeMap::new();
         let servers =
             head.into_iter().flat_map(|head| &head.sources).filter_map(|source| source.details.postgres.as_ref());
@@ -66,8 +75,30 @@ impl Probes {
             }
         }
         let needs_tools = dumps.values().any(|kind| matches!(kind, Kind::Custom(_)));
-        let tools = if needs_tools { Tools::readers(dirs, cancel)? } else { None };
+        let tools = if needs_tools { readers.find(cancel)? } else { None };
         Ok(Self { dumps, tools, cancel: cancel.clone(), seen: Rc::default() })
+    }
+
+    /// The one of a dump that comes without a manifest.
+    ///
+    /// # Errors
+    /// On cancel.
+    pub(crate) fn of_bare(
+        path: &EntryPath,
+        format: DumpFormat,
+        readers: &Readers<'_>,
+        cancel: &Cancel,
+    ) -> Result<Self> {
+        let mut probes = Self::of(None, readers, cancel)?;
+        let kind = match format {
+            DumpFormat::Custom => {
+                probes.tools = readers.find(cancel)?;
+                Kind::Custom(0)
+            }
+            DumpFormat::Plain => Kind::Plain,
+        };
+        probes.dumps.insert(path.to_string(), kind);
+        Ok(probes)
     }
 
     /// What looks into the entry `path`, if it is a dump.
@@ -98,6 +129,22 @@ impl Probes {
             )
         };
         self.seen.borrow().unread.iter().map(line).collect()
+    }
+}
+
+impl Readers<'_> {
+    /// The newest.
+    fn find(&self, cancel: &Cancel) -> Result<Option<Tools>> {
+        match self {
+            Self::In(dirs) => Tools::readers(dirs, cancel),
+            Self::Beside(tools) => {
+                let readers = tools.iter().filter(|tools| tools.can_read());
+                match readers.max_by_key(|tools| tools.major) {
+                    Some(newest) => Ok(Some(newest.clone())),
+                    None => Tools::readers(&[], cancel),
+                }
+            }
+        }
     }
 }
 

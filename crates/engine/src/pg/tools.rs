@@ -73,8 +73,11 @@ impl Tools {
         let dirs = dir.map_or_else(candidates, |dir| vec![dir.to_owned()]);
         let mut found: Vec<Self> = Vec::new();
         for dir in dirs {
-            if let Some(major) = major_of(&dir, cancel)? {
-                found.push(Self { dir, major });
+            match major_of(&dir, cancel)? {
+                // Nothing fits better, and each that is asked takes its time.
+                Some(major) if major == server => return Ok(Self { dir, major }),
+                Some(major) => found.push(Self { dir, major }),
+                None => {}
             }
         }
         let newest = found.iter().map(|tools| tools.major).max();
@@ -135,6 +138,11 @@ impl Tools {
         Ok(newest)
     }
 
+    /// Whether dumps can be read by them too.
+    pub(crate) fn can_read(&self) -> bool {
+        self.dir.join("pg_restore").is_file()
+    }
+
     /// The program `name` with its arguments.
     pub(crate) fn command(&self, name: &str, arguments: &[&str]) -> Vec<String> {
         let program = self.dir.join(name).to_string_lossy().into_owned();
@@ -152,7 +160,12 @@ fn candidates() -> Vec<PathBuf> {
     }
     dirs.sort();
     dirs.extend(PLAIN_DIRS.iter().map(PathBuf::from));
-    dirs.retain(|dir| dir.join("pg_dump").is_file());
+    // Debian has a script on the PATH that only looks for the ones that were found already.
+    let is_script = |program: &Path| program.canonicalize().is_ok_and(|real| real.ends_with("pg_wrapper"));
+    dirs.retain(|dir| {
+        let program = dir.join("pg_dump");
+        program.is_file() && !is_script(&program)
+    });
     dirs
 }
 
@@ -173,6 +186,7 @@ fn parse_version(text: &str) -> Option<u32> {
 }
 
 #[cfg(test)]
+#[expect(clippy::disallowed_methods, reason = "what tests write need not be durable")]
 mod tests {
     use std::os::unix::fs::PermissionsExt as _;
 

@@ -1,33 +1,25 @@
 //! Restoring one database under another name: beside what is live, and never
 //! over it. It gets that name when it is whole.
 
+mod mariadb;
+mod postgres;
+
 use std::collections::BTreeMap;
-use std::os::fd::AsFd as _;
 use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
 use lifeboat_format::archive::Archive;
-use lifeboat_format::path::EntryPath;
-use lifeboat_format::record::{Postgres, PostgresDatabase, Source};
-use lifeboat_store::durable;
-use rustix::fs::{Mode, OFlags};
+use lifeboat_format::record::{MariadbDatabase, Postgres, PostgresDatabase, Source};
 use serde::Serialize;
 
-use super::fill::{Fill, Layout};
+use super::single;
 use crate::config::{self, Config};
-use crate::pg::facts::{self, shown};
-use crate::pg::stage::{self, Staging};
-use crate::pg::swap::{self, Exchange, Swap};
-use crate::pg::{Server, Session, Tools, ident, quoted};
+use crate::pg::facts::shown;
+use crate::pg::quoted;
 use crate::report::{Watch, as_seconds};
-use crate::scratch::{self, Scratch};
-use crate::{Error, ErrorKind, Result, workers};
+use crate::{Cancel, Error, ErrorKind, Result};
 
 const UNTOUCHED: &str = "nothing was changed";
-/// Databases that are nobody's.
-const OF_THE_SERVER: [&str; 3] = ["postgres", "template0", "template1"];
-/// The name of the dump in the scratch folder.
-const DUMP: &[u8] = b"dump";
 
 /// Restore one database under another name.
 #[derive(Clone, Debug, Default)]
@@ -65,6 +57,8 @@ pub struct DatabaseRestored {
     pub tables: BTreeMap<String, u64>,
     /// Whether another one of that name was replaced.
     pub replaced: bool,
+    /// What in it is otherwise than it was backed up, one line each.
+    pub notes: Vec<String>,
     /// The command that drops it.
     pub drop: String,
     /// How long it took.
@@ -75,14 +69,64 @@ pub struct DatabaseRestored {
 /// The database of an archive that is asked for.
 struct Chosen<'a> {
     source: &'a Source,
-    recorded: &'a Postgres,
-    database: &'a PostgresDatabase,
+    kind: Kind<'a>,
+}
+
+#[derive(Clone, Copy)]
+enum Kind<'a> {
+    Postgres(&'a Postgres, &'a PostgresDatabase),
+    Mariadb(&'a MariadbDatabase),
+}
+
+/// A server on which a copy of one database is made.
+trait Maker {
+    /// Where it is, as people know it.
+    fn server(&self) -> String;
+
+    /// Whether the database that is to be made is there, and if so, whether it is empty.
+    fn is_there_empty(&mut self, cancel: &Cancel) -> Result<Option<bool>>;
+
+    /// Makes it from `dump`, in place of the one that is there, and counts the rows of its tables.
+    fn make(&mut self, dump: &Path, watch: Watch<'_>) -> Result<BTreeMap<String, u64>>;
+
+    /// Removes what a [`Maker::make`] that failed has left, and says what is as before.
+    fn undo(&mut self) -> String;
+
+    /// What in it is otherwise than it was backed up, one line each.
+    fn notes(&self) -> Vec<String>;
+
+    /// The command of a shell that drops it.
+    fn drop_command(&self) -> String;
+}
+
+impl Chosen<'_> {
+    fn database(&self) -> &str {
+        match self.kind {
+            Kind::Postgres(_, database) => &database.name,
+            Kind::Mariadb(database) => &database.name,
+        }
+    }
+
+    /// The entry that is its dump.
+    fn path(&self) -> &str {
+        match self.kind {
+            Kind::Postgres(_, database) => &database.path,
+            Kind::Mariadb(database) => &database.path,
+        }
+    }
+
+    fn is_script(&self) -> bool {
+        match self.kind {
+            Kind::Postgres(_, database) => database.format == "plain",
+            Kind::Mariadb(_) => true,
+        }
+    }
 }
 
 /// Whether its dump is SQL, which is run.
 pub(crate) fn is_script(request: &DatabaseRequest, config: Option<&Config>) -> Result<bool> {
     let archive = super::open_for(&request.archive, request.as_source.as_deref(), config)?;
-    Ok(choose(&archive, &request.only)?.database.format == "plain")
+    Ok(choose(&archive, &request.only)?.is_script())
 }
 
 /// Restores it.
@@ -96,29 +140,10 @@ pub(crate) fn restore(
     let archive = super::open_for(&request.archive, request.as_source.as_deref(), config)?;
     let chosen = choose(&archive, &request.only)?;
     let app = archive.head().and_then(|head| config?.apps.get(&head.app));
-    let configured = app.and_then(|app| match app.sources.get(&chosen.source.name) {
-        Some(config::Source::Postgres(postgres)) => Some(&postgres.server),
-        _ => None,
-    });
-    let mut server = configured.cloned().ok_or_else(|| {
-        Error::new(ErrorKind::Usage, format!("no server is configured for the source {}", chosen.source.name))
-            .state(UNTOUCHED)
-            .next("write the source into lifeboat.yaml")
-    })?;
-    refuse_live(&request.name, &server, &chosen, config)?;
-    if chosen.database.format == "plain" && !request.allow_unauthenticated {
-        return Err(Error::new(ErrorKind::ConfirmationNeeded, "the dump is SQL, and the archive is not authenticated")
-            .state(UNTOUCHED)
-            .next("if you trust the archive, agree at a terminal or add --allow-unauthenticated"));
-    }
-    if server.maintenance_db == request.name {
-        server.maintenance_db = OF_THE_SERVER[0].to_owned();
-    }
-    let id = durable::random_hex();
-    let route = server.route()?;
-    let mut session = Session::open(&route, &server.maintenance_db, &swap::application(&id))?;
-    let there = facts::database(&mut session, &request.name, watch.cancel)?;
-    if there.is_some() && !request.force && !is_empty(&route, &request.name, &id, watch)? {
+    let configured = app.and_then(|app| app.sources.get(&chosen.source.name));
+    let mut maker = maker(request, &chosen, configured, config, watch.cancel)?;
+    let there = maker.is_there_empty(watch.cancel)?;
+    if there == Some(false) && !request.force {
         return Err(Error::new(
             ErrorKind::ConfirmationNeeded,
             format!("{} exists and is not empty", shown(&request.name)),
@@ -126,71 +151,74 @@ pub(crate) fn restore(
         .state(UNTOUCHED)
         .next("choose another name, or add --force to replace it"));
     }
-    let here = facts::major(facts::version(&mut session, watch.cancel)?);
-    let needed = here.max(facts::major(chosen.recorded.server_version));
-    let tools = Tools::find(needed, server.bin_dir.as_deref(), watch.cancel)?;
-    let staging = Staging {
-        route: &route,
-        maintenance_db: &server.maintenance_db,
-        tools: &tools,
-        id: &id,
-        no_owner: request.no_owner,
-        no_privileges: request.no_privileges,
-        jobs: workers::count(request.threads),
-    };
-    let staged_name = swap::staged_name(&request.name, &id);
-    let swap = Swap {
-        server: server.clone(),
-        databases: vec![Exchange {
-            source: chosen.source.name.clone(),
-            live: request.name.clone(),
-            staged: staged_name.clone(),
-            was: swap::replaced_name(&request.name, &id),
-            new: None,
-            old: None,
-        }],
-    };
-    let made = with_dump(&archive, chosen.database, data_dir, request.threads, watch, |dump| {
-        let staged = staging.make(&staged_name, chosen.database, dump, None, watch)?;
-        stage::compare_rows(&request.name, &chosen.database.tables, &staged.tables)?;
-        watch.cancel.check()?;
-        Ok(staged)
-    });
-    let done = made.and_then(|staged| {
-        if let Some(there) = &there {
-            swap::drop_database(&mut session, &there.name, there.oid, watch.cancel)?;
-        }
-        let rename = format!("ALTER DATABASE {} RENAME TO {}", ident(&staged_name), ident(&request.name));
-        session.run(&rename, watch.cancel).map(|()| staged)
-    });
-    let staged = done.map_err(|error| {
-        let state = match swap.drop_staged(&id) {
-            Ok(()) => UNTOUCHED.to_owned(),
-            Err(other) => format!("nothing live was touched; {} could not be dropped ({other})", shown(&staged_name)),
-        };
-        error.state(state)
-    })?;
+    let make = |dump: &Path| maker.make(dump, watch);
+    let made = single::with_entry(&archive, chosen.path(), data_dir, request.threads, watch, make);
+    let tables = made.map_err(|error| error.state(maker.undo()))?;
     Ok(DatabaseRestored {
         name: request.name.clone(),
-        of: chosen.database.name.clone(),
-        server: server.name(),
-        tables: staged.tables,
+        of: chosen.database().to_owned(),
+        server: maker.server(),
+        tables,
         replaced: there.is_some(),
-        drop: route.shell_command("dropdb", &request.name),
+        notes: maker.notes(),
+        drop: maker.drop_command(),
         elapsed: began.elapsed(),
     })
+}
+
+/// The server that is configured for the source, when nothing speaks against
+/// making a database of that name there.
+fn maker<'a>(
+    request: &'a DatabaseRequest,
+    chosen: &'a Chosen<'a>,
+    configured: Option<&config::Source>,
+    config: Option<&Config>,
+    cancel: &Cancel,
+) -> Result<Box<dyn Maker + 'a>> {
+    match (chosen.kind, configured) {
+        (Kind::Postgres(recorded, database), Some(config::Source::Postgres(source))) => {
+            postgres::refuse_live(&request.name, &source.server, &database.name, config)?;
+            refuse_script(request, chosen)?;
+            let source_name = &chosen.source.name;
+            Ok(Box::new(postgres::Postgres::reach(request, source_name, (recorded, database), &source.server, cancel)?))
+        }
+        (Kind::Mariadb(database), Some(config::Source::Mariadb(source))) => {
+            mariadb::refuse_name(&request.name)?;
+            refuse_script(request, chosen)?;
+            Ok(Box::new(mariadb::Mariadb::reach(request, database, &source.server, config, cancel)?))
+        }
+        _ => {
+            Err(Error::new(ErrorKind::Usage, format!("no server is configured for the source {}", chosen.source.name))
+                .state(UNTOUCHED)
+                .next("write the source into lifeboat.yaml"))
+        }
+    }
+}
+
+/// SQL of an archive that is not authenticated is run for who agreed to that.
+fn refuse_script(request: &DatabaseRequest, chosen: &Chosen<'_>) -> Result<()> {
+    if !chosen.is_script() || request.allow_unauthenticated {
+        return Ok(());
+    }
+    Err(Error::new(ErrorKind::ConfirmationNeeded, "the dump is SQL, and the archive is not authenticated")
+        .state(UNTOUCHED)
+        .next("if you trust the archive, agree at a terminal or add --allow-unauthenticated"))
 }
 
 /// The database that `only` names, or the only one that there is.
 fn choose<'a>(archive: &'a Archive, only: &[String]) -> Result<Chosen<'a>> {
     let sources = archive.head().map(|head| head.sources.as_slice()).unwrap_or_default();
     let all = sources.iter().filter(|source| source.details.failed.is_none()).flat_map(|source| {
-        let of_source = source.details.postgres.iter();
-        of_source.flat_map(move |recorded| {
-            recorded.databases.iter().map(move |database| Chosen { source, recorded, database })
-        })
+        let of_postgres = source
+            .details
+            .postgres
+            .iter()
+            .flat_map(|recorded| recorded.databases.iter().map(move |database| Kind::Postgres(recorded, database)));
+        let of_mariadb =
+            source.details.mariadb.iter().flat_map(|recorded| recorded.databases.iter().map(Kind::Mariadb));
+        of_postgres.chain(of_mariadb).map(move |kind| Chosen { source, kind })
     });
-    let name = |chosen: &Chosen<'_>| format!("{}/{}", chosen.source.name, chosen.database.name);
+    let name = |chosen: &Chosen<'_>| format!("{}/{}", chosen.source.name, chosen.database());
     let is_asked = |chosen: &Chosen<'_>| {
         only.is_empty() || only.iter().any(|only| *only == chosen.source.name || *only == name(chosen))
     };
@@ -204,73 +232,4 @@ fn choose<'a>(archive: &'a Archive, only: &[String]) -> Result<Chosen<'a>> {
             .state(UNTOUCHED)
             .next(format!("say which with --only SOURCE/DATABASE; the snapshot has {}", quoted(&names.join(", "))))),
     }
-}
-
-/// Never over a database that an app uses.
-fn refuse_live(name: &str, server: &Server, chosen: &Chosen<'_>, config: Option<&Config>) -> Result<()> {
-    let sources = config.into_iter().flat_map(|config| config.apps.values()).flat_map(|app| app.sources.values());
-    let mut on_it = sources.filter_map(|source| match source {
-        config::Source::Postgres(postgres) if postgres.server.keywords == server.keywords => Some(&postgres.databases),
-        _ => None,
-    });
-    let is_live =
-        chosen.database.name == name || on_it.any(|databases| databases.iter().any(|database| database == name));
-    if !is_live && !OF_THE_SERVER.contains(&name) && !name.is_empty() && name.len() <= swap::NAME_MAX {
-        return Ok(());
-    }
-    let what = if is_live { "is a live one" } else { "is no name that a copy can have" };
-    Err(Error::new(ErrorKind::Usage, format!("--to-database {}: that {what}", quoted(name)))
-        .state(UNTOUCHED)
-        .next("choose another name; without --to-database the restore replaces the live one"))
-}
-
-/// Whether a database has nothing of its own in it.
-fn is_empty(route: &crate::pg::Route, name: &str, id: &str, watch: Watch<'_>) -> Result<bool> {
-    let mut session = Session::open(route, name, &swap::application(id))?;
-    facts::is_empty(&mut session, watch.cancel)
-}
-
-/// Only one entry, to where it is needed.
-struct One<'a>(&'a [u8]);
-
-impl Layout for One<'_> {
-    fn spot(&self, path: &EntryPath) -> Option<(usize, Vec<u8>)> {
-        (path.as_bytes() == self.0).then(|| (0, DUMP.to_vec()))
-    }
-}
-
-/// Calls `use_it` with the dump of a database, unpacked and compared; it is gone afterwards.
-fn with_dump<T>(
-    archive: &Archive,
-    database: &PostgresDatabase,
-    data_dir: &Path,
-    threads: Option<usize>,
-    watch: Watch<'_>,
-    use_it: impl FnOnce(&Path) -> Result<T>,
-) -> Result<T> {
-    crate::lock::make_private_dir(data_dir)?;
-    let scratch = {
-        let _lock = scratch::lock_dir(data_dir)?;
-        for (path, text) in scratch::abandoned(data_dir)? {
-            if text == scratch::COPYING {
-                scratch::remove(&path);
-            }
-        }
-        Scratch::create(data_dir, scratch::COPYING)?
-    };
-    let unpack = || {
-        let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::CLOEXEC;
-        let folder = rustix::fs::open(&scratch.new, flags, Mode::empty())
-            .map_err(|error| lifeboat_store::Error::io("open", &scratch.new, error))?;
-        let fill = Fill { folders: &[folder.as_fd()], layout: &One(database.path.as_bytes()), devices: false, threads };
-        fill.run(archive, watch)?;
-        let dump = scratch.new.join("dump");
-        if dump.is_file() {
-            return use_it(&dump);
-        }
-        Err(Error::new(ErrorKind::Corrupt, format!("the dump of {} is not in the archive", shown(&database.name))))
-    };
-    let done = unpack();
-    scratch::remove(&scratch.path);
-    done
 }

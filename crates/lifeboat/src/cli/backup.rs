@@ -4,7 +4,8 @@ use std::path::{Path, PathBuf};
 
 use clap::{Subcommand, ValueEnum};
 use lifeboat_engine::app::{
-    BackupPlan, BackupReport, BackupRequest, CompressionKind, FailedSource, How, Selection, Shipped, Subject, shown,
+    BackupPlan, BackupReport, BackupRequest, CompressionKind, DumpFormat, FailedSource, How, PlannedServer, Selection,
+    Shipped, Subject, shown,
 };
 use lifeboat_engine::{Error, ErrorKind, Result};
 
@@ -31,7 +32,9 @@ Examples:
   lifeboat backup web --only db
       One source of it; such a snapshot is never taken for a whole one
   lifeboat backup web --only db --bare --output web.db
-      One SQLite database as it is
+      One database as it is: SQLite's file, or what pg_dump writes (web.dump, web.sql)
+  lifeboat backup web --schema-only
+      The structure of its PostgreSQL databases, without any rows
   lifeboat backup /srv/app --dry-run
       Show what would be backed up and where it would go, and write nothing
   lifeboat backup list app-backup-2026-02-24.tar.zst
@@ -56,9 +59,15 @@ pub(crate) struct Args {
     /// Of an app: only to this destination; may be repeated
     #[arg(long, value_name = "DESTINATION", conflicts_with = "output")]
     to: Vec<String>,
-    /// With --only SOURCE: a SQLite database as it is, instead of an archive
+    /// With --only SOURCE: one database as it is, a SQLite file or what pg_dump writes, instead of an archive
     #[arg(long, requires = "only")]
     bare: bool,
+    /// Of an app: only the structure of its PostgreSQL databases, without any rows, as SQL
+    #[arg(long, conflicts_with = "format")]
+    schema_only: bool,
+    /// How PostgreSQL databases are dumped; by default as lifeboat.yaml says
+    #[arg(long, value_enum, value_name = "FORMAT")]
+    format: Option<Format>,
     /// Write the archive to FILE, or under a dated name into the directory FILE
     #[arg(short, long, value_name = "FILE")]
     output: Option<PathBuf>,
@@ -102,6 +111,14 @@ enum Compression {
     Gzip,
 }
 
+#[derive(Clone, Copy, ValueEnum)]
+enum Format {
+    /// What pg_restore reads
+    Custom,
+    /// SQL
+    Plain,
+}
+
 #[derive(Subcommand)]
 enum Look {
     List(list::Args),
@@ -111,8 +128,14 @@ enum Look {
 impl Args {
     /// Whether there is anything that only a backup can mean.
     fn has_options(&self) -> bool {
-        let flags = [self.devices, self.one_file_system, self.no_verify_on_create, self.dry_run, self.bare];
-        let values = [self.output.is_some(), self.compression.is_some(), self.compression_level.is_some()];
+        let flags =
+            [self.devices, self.one_file_system, self.no_verify_on_create, self.dry_run, self.bare, self.schema_only];
+        let values = [
+            self.output.is_some(),
+            self.compression.is_some(),
+            self.compression_level.is_some(),
+            self.format.is_some(),
+        ];
         let lists = [&self.exclude, &self.include, &self.only, &self.to].map(Vec::is_empty);
         let lists = [lists.contains(&false), !self.exclude_file.is_empty()];
         flags.contains(&true) || values.contains(&true) || lists.contains(&true) || self.threads.is_some()
@@ -183,6 +206,11 @@ fn request(args: &Args, subject: Subject) -> Result<BackupRequest> {
         only: args.only.clone(),
         to: args.to.clone(),
         bare: args.bare,
+        schema_only: args.schema_only,
+        format: args.format.map(|format| match format {
+            Format::Custom => DumpFormat::Custom,
+            Format::Plain => DumpFormat::Plain,
+        }),
         output: args.output.clone(),
         compression,
         level: args.compression_level,
@@ -256,7 +284,15 @@ fn render_report(report: &BackupReport, request: &BackupRequest, surface: Surfac
             Some(name) => (format!("{}/{}", database.source, shown(name.as_bytes())), "dumped"),
             None => (database.source.clone(), "checked"),
         };
+        if database.is_schema_only {
+            console.info(format_args!("database {name}: {size}, its structure alone, {end}"));
+            continue;
+        }
         console.info(format_args!("database {name}: {size}, {tables}, {about}{rows}, {end}{without}"));
+    }
+    for export in &report.exports {
+        let (rows, size) = (render::count(export.rows, "row"), render::size(export.size_bytes));
+        console.info(format_args!("export {}: {size}, {rows}", shown(export.name.as_bytes())));
     }
     for pause in &report.pauses {
         let how = if pause.how == How::Stopped { "stopped" } else { "paused" };
@@ -382,6 +418,23 @@ fn plan(request: &BackupRequest, surface: Surface<'_>) -> Result<u8> {
     Ok(exit_code::of_backup_plan(&plan))
 }
 
+/// What would be dumped of the source `name`.
+fn planned_server(name: &str, root: &str, server: &PlannedServer, surface: Surface<'_>) {
+    let (console, count) = (surface.console, render::count(server.databases.len() as u64, "database"));
+    let what =
+        if server.is_schema_only { "their structure alone".to_owned() } else { format!("format {}", server.format) };
+    console.info(format_args!("  {name}: {count}, {what}, from {root}"));
+    let (version, pg_dump) = (shown(server.version.as_bytes()), shown(server.pg_dump.as_bytes()));
+    console.info(format_args!("    PostgreSQL {version}, dumped by {pg_dump} (version {})", server.pg_dump_version));
+    for database in &server.databases {
+        let size = database.size_bytes.map_or_else(|| "size unknown".to_owned(), render::size);
+        let without = database.excluded_tables.join(", ");
+        let without =
+            if without.is_empty() { without } else { format!(", without the rows of {}", shown(without.as_bytes())) };
+        console.info(format_args!("    {}: {size} on the server{without}", shown(database.name.as_bytes())));
+    }
+}
+
 fn render_plan(plan: &BackupPlan, request: &BackupRequest, surface: Surface<'_>) {
     let console = surface.console;
     let files = plan.sources.iter().map(|source| source.files).sum();
@@ -396,7 +449,10 @@ fn render_plan(plan: &BackupPlan, request: &BackupRequest, surface: Surface<'_>)
     for source in &plan.sources {
         let (name, root) = (shown(source.name.as_bytes()), shown(source.root.as_bytes()));
         let (files, bytes) = (render::count(source.files, "file"), render::size(source.bytes));
-        console.info(format_args!("  {name}: {files}, {bytes}, from {root}"));
+        match &source.server {
+            None => console.info(format_args!("  {name}: {files}, {bytes}, from {root}")),
+            Some(server) => planned_server(&name, &root, server, surface),
+        }
     }
     left_out(plan.excluded, plan.own_archives, plan.withheld, "would be", surface);
     database_logs(plan.database_logs, "would be", surface);

@@ -4,10 +4,11 @@ use std::path::{Path, PathBuf};
 
 use jiff::Timestamp;
 use jiff::tz::TimeZone;
-use lifeboat_engine::app::{EntryKind, EntryPath, Head, ListReport, Outcome, Record, shown};
+use lifeboat_engine::app::{EntryKind, EntryPath, Head, ListReport, Outcome, Postgres, Record, shown};
 use lifeboat_engine::{Error, ErrorKind, Result};
 use serde::Serialize;
 
+use super::console::Console;
 use super::{Surface, exit_code, render};
 
 pub(super) const NO_MANIFEST: &str = "no manifest: a tar that Lifeboat did not write; it has no sums";
@@ -168,7 +169,18 @@ fn render_head(args: &Listed, head: Option<&Head>, surface: Surface<'_>) {
         let root = source.root_bytes().ok().flatten().unwrap_or_default();
         let failed = source.details.failed.as_ref();
         let failed = failed.map(|why| format!(" (failed: {})", shown(why.as_bytes()))).unwrap_or_default();
-        console.info(format_args!("Source: {name} from {}{failed}", shown(&root)));
+        let asked = source.details.export.as_ref().map(|export| format!("{}/{}", export.source, export.database));
+        let root = asked.map_or(root, String::into_bytes);
+        let from = match &source.details.postgres {
+            Some(postgres) => databases_of(postgres),
+            None if root.is_empty() => String::new(),
+            None => format!(" from {}", shown(&root)),
+        };
+        console.info(format_args!("Source: {name}{from}{failed}"));
+        source.details.postgres.iter().for_each(|postgres| render_databases(postgres, console));
+        if let Some(export) = &source.details.export {
+            console.info(format_args!("  export: {}", render::count(export.rows, "row")));
+        }
         let rows = source.details.database.as_ref().map(|database| {
             let tables = render::count(database.tables.len() as u64, "table");
             format!("{tables}, {}", render::count(database.tables.values().sum(), "row"))
@@ -179,6 +191,35 @@ fn render_head(args: &Listed, head: Option<&Head>, surface: Surface<'_>) {
         }
     }
     console.info("");
+}
+
+/// ` with 2 databases of PostgreSQL 15.18`
+fn databases_of(postgres: &Postgres) -> String {
+    let (version, count) = (postgres.server_version, render::count(postgres.databases.len() as u64, "database"));
+    // Before version 10, two numbers named what one does since.
+    let (major, minor) = (version / 10000, version % 10000);
+    let version =
+        if major < 10 { format!("{major}.{}.{}", minor / 100, minor % 100) } else { format!("{major}.{minor}") };
+    let structure = if postgres.schema_only { ", their structure alone" } else { "" };
+    format!(" with {count} of PostgreSQL {version}{structure}")
+}
+
+fn render_databases(postgres: &Postgres, console: &Console) {
+    for database in &postgres.databases {
+        let name = shown(database.name.as_bytes());
+        if postgres.schema_only {
+            console.info(format_args!("  database {name}"));
+            continue;
+        }
+        let tables = render::count(database.tables.len() as u64, "table");
+        let is_estimated = database.tables.values().any(|rows| rows.estimated);
+        let about = if is_estimated { "about " } else { "" };
+        let rows = render::count(database.tables.values().map(|rows| rows.rows).sum(), "row");
+        console.info(format_args!("  database {name}: {tables}, {about}{rows}"));
+        for table in &database.excluded_tables {
+            console.info(format_args!("  without the rows of {}", shown(table.as_bytes())));
+        }
+    }
 }
 
 fn render_totals(report: &ListReport, surface: Surface<'_>) {

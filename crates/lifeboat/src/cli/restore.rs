@@ -3,10 +3,12 @@
 use std::path::PathBuf;
 
 use clap::ValueEnum;
-use lifeboat_engine::app::{DatabaseRequest, Decision, Keep, LiveRequest, Mode, RestoreRequest, parse_keep};
+use lifeboat_engine::app::{
+    CommandRequest, DatabaseRequest, Decision, Keep, LiveRequest, Mode, RestoreRequest, parse_keep,
+};
 use lifeboat_engine::{Error, ErrorKind, Result};
 
-use super::{Surface, restore_database, restore_live, restore_to};
+use super::{Surface, restore_command, restore_database, restore_live, restore_to};
 
 const EXAMPLES: &str = "\
 Examples:
@@ -61,8 +63,8 @@ pub(crate) struct Args {
     /// Restore only this source, or what matches GLOB in it, or one database of it; may be repeated
     #[arg(long, value_name = "SOURCE[/GLOB]", conflicts_with = "to")]
     only: Vec<String>,
-    /// Which source a bare database without a manifest is
-    #[arg(long = "as", value_name = "[APP/]SOURCE", conflicts_with = "to")]
+    /// Which database a bare file without a manifest is: its source, or one of several of it
+    #[arg(long = "as", value_name = "[APP/]SOURCE[/DATABASE]", conflicts_with = "to")]
     as_source: Option<String>,
     /// Do not ask before existing things are overwritten, deleted or stopped
     #[arg(long, conflicts_with = "to")]
@@ -141,6 +143,14 @@ fn keep(text: &str) -> std::result::Result<Keep, String> {
 }
 
 pub(crate) fn run(args: &Args, surface: Surface<'_>) -> Result<u8> {
+    match decide(args, surface) {
+        Some(decided) => decided,
+        None => restore(args, surface),
+    }
+}
+
+/// What is to become of an earlier restore, if that is asked.
+fn decide(args: &Args, surface: Surface<'_>) -> Option<Result<u8>> {
     let decisions = &args.decisions;
     for (asked, decision) in [
         (&decisions.resume, Decision::Resume),
@@ -148,18 +158,19 @@ pub(crate) fn run(args: &Args, surface: Surface<'_>) -> Result<u8> {
         (&decisions.commit, Decision::Commit),
     ] {
         if let Some(id) = asked {
-            return restore_live::decide(decision, id.as_deref(), surface);
+            return Some(restore_live::decide(decision, id.as_deref(), surface));
         }
     }
     if let Some(id) = &decisions.undo {
-        return restore_live::undo(id.as_deref(), args.force, surface);
+        return Some(restore_live::undo(id.as_deref(), args.force, surface));
     }
     if let Some(id) = &decisions.keep {
-        return restore_live::keep(id.as_deref(), surface);
+        return Some(restore_live::keep(id.as_deref(), surface));
     }
-    if let Some(id) = &decisions.discard {
-        return restore_live::discard(id.as_deref(), surface);
-    }
+    decisions.discard.as_ref().map(|id| restore_live::discard(id.as_deref(), surface))
+}
+
+fn restore(args: &Args, surface: Surface<'_>) -> Result<u8> {
     let archive = args.archive.clone().ok_or_else(|| Error::new(ErrorKind::Usage, "no archive was given"))?;
     let named = surface.app.find_archive(&archive, args.app.as_deref(), &super::working_dir()?)?;
     let archive = named.path;
@@ -182,6 +193,15 @@ pub(crate) fn run(args: &Args, surface: Surface<'_>) -> Result<u8> {
         };
         return restore_database::run(request, surface);
     }
+    let agreed = restore_live::Agreed {
+        force: args.force,
+        unauthenticated: args.allow_unauthenticated,
+        config: args.trust_config,
+    };
+    if let Some(source) = surface.app.command_source(&archive, &args.only)? {
+        let request = CommandRequest { archive, source, threads: args.threads, ..CommandRequest::default() };
+        return restore_command::run(request, agreed, args.dry_run, surface);
+    }
     let request = LiveRequest {
         archive,
         mode: match args.mode {
@@ -201,11 +221,6 @@ pub(crate) fn run(args: &Args, surface: Surface<'_>) -> Result<u8> {
         no_owner: args.no_owner,
         no_privileges: args.no_privileges,
         trusted: None,
-    };
-    let agreed = restore_live::Agreed {
-        force: args.force,
-        unauthenticated: args.allow_unauthenticated,
-        config: args.trust_config,
     };
     restore_live::run(request, agreed, args.dry_run, surface)
 }

@@ -43,6 +43,7 @@ pub(super) fn run(mut request: DatabaseRequest, surface: Surface<'_>) -> Result<
     if restored.tables.len() > listed {
         console.info(format_args!("  and {} more; -v lists them", restored.tables.len() - listed));
     }
+    restored.notes.iter().for_each(|note| console.info(format_args!("note: {note}")));
     console.info(format_args!("Next: {}   to drop it", restored.drop));
     Ok(exit_code::DONE)
 }

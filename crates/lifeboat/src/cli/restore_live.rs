@@ -1,9 +1,11 @@
 //! `lifeboat restore` in place: the plan, the questions, the report, and what
 //! is done with an earlier restore.
 
+use std::path::Path;
+
 use lifeboat_engine::app::{
     AppConfig, Consent, Decision, EntryKind, EntryPath, Found, Kept, LISTED_MAX, LivePlan, LiveReport, LiveRequest,
-    Mode, PlanLine, Record, Recovered,
+    Mode, NotRestored, PlanLine, Record, Recovered,
 };
 use lifeboat_engine::{Error, ErrorKind, Result};
 
@@ -24,7 +26,7 @@ pub(super) struct Agreed {
 
 /// Restores in place, or shows what that would do.
 pub(super) fn run(mut request: LiveRequest, agreed: Agreed, dry_run: bool, surface: Surface<'_>) -> Result<u8> {
-    request.trusted = trusted(&request, agreed, dry_run, surface)?;
+    request.trusted = trusted(&request.archive, agreed, dry_run, surface)?;
     if dry_run {
         surface.tell_waiting();
         return dry_run_of(&request, surface).map_err(|error| error.state("nothing was written: this was a dry run"));
@@ -52,8 +54,13 @@ pub(super) fn run(mut request: LiveRequest, agreed: Agreed, dry_run: bool, surfa
 /// What the archive carries of its app's configuration, where it may be used:
 /// nobody can tell whether the archive is genuine, so a person agrees to what
 /// would act, at a terminal or with both flags.
-fn trusted(request: &LiveRequest, agreed: Agreed, dry_run: bool, surface: Surface<'_>) -> Result<Option<AppConfig>> {
-    let carried = surface.app.carried(&request.archive).map_err(|error| error.state(UNTOUCHED))?;
+pub(super) fn trusted(
+    archive: &Path,
+    agreed: Agreed,
+    dry_run: bool,
+    surface: Surface<'_>,
+) -> Result<Option<AppConfig>> {
+    let carried = surface.app.carried(archive).map_err(|error| error.state(UNTOUCHED))?;
     let Some(carried) = carried else { return Ok(None) };
     if carried.acts.is_empty() || (agreed.config && agreed.unauthenticated) {
         return Ok(Some(carried.app));
@@ -154,9 +161,14 @@ fn dry_run_of(request: &LiveRequest, surface: Surface<'_>) -> Result<u8> {
 }
 
 fn render_plan(plan: &LivePlan, surface: Surface<'_>) {
+    surface.console.info("");
+    render_targets(plan, surface);
+    render_effects(plan, surface);
+}
+
+/// What is restored where, and what is not.
+fn render_targets(plan: &LivePlan, surface: Surface<'_>) {
     let console = surface.console;
-    let counts = &plan.counts;
-    console.info("");
     for root in &plan.roots {
         let from = if root.is_configured { "as configured" } else { "as the archive says" };
         let new = if root.exists { "" } else { ", which does not exist" };
@@ -181,7 +193,17 @@ fn render_plan(plan: &LivePlan, surface: Surface<'_>) {
         "not used without --trust-config and --allow-unauthenticated"
     };
     plan.acts.iter().for_each(|line| console.info(format_args!("the archive says, {uses}: {line}")));
+    not_restored(&plan.not_restored, surface);
     plan.lacks.iter().for_each(|line| console.info(format_args!("not in the snapshot: {line}")));
+    if !plan.exports.is_empty() {
+        console.info(format_args!("exports are not restored: {}", plan.exports.join(", ")));
+    }
+}
+
+/// What changes, what it takes, and what follows.
+fn render_effects(plan: &LivePlan, surface: Surface<'_>) {
+    let console = surface.console;
+    let counts = &plan.counts;
     let counted = [
         (counts.new, "new"),
         (counts.overwrite, "to overwrite"),
@@ -241,6 +263,7 @@ fn render_report(report: &LiveReport, request: &LiveRequest, surface: Surface<'_
             if report.mode == Mode::Merge { "nothing is missing" } else { "everything is as in the snapshot already" };
         console.info(format_args!("Nothing to restore: {already}."));
         conflicts(report, surface);
+        not_restored(&report.not_restored, surface);
         return Ok(());
     }
     let files = what(report.counts.files, report.databases.len());
@@ -268,6 +291,14 @@ fn render_report(report: &LiveReport, request: &LiveRequest, surface: Surface<'_
     console.info("");
     render_end(report, request.only.is_empty(), surface);
     Ok(())
+}
+
+/// Sources that stay as they are, and what restores them.
+fn not_restored(all: &[NotRestored], surface: Surface<'_>) {
+    for apart in all {
+        surface.console.info(format_args!("not restored: {} ({}); by hand:", apart.source, apart.why));
+        apart.commands.iter().for_each(|command| surface.console.info(format_args!("  {command}")));
+    }
 }
 
 /// What a merge left as it is although it differs.
@@ -298,6 +329,7 @@ fn render_end(report: &LiveReport, is_whole: bool, surface: Surface<'_>) {
         console.info(format_args!("database: {database} is as in the snapshot"));
     }
     console.info("verified: every sum was compared before anything live was touched");
+    not_restored(&report.not_restored, surface);
     render_services(report, surface);
     if report.appeared_count > 0 {
         console.warning(format_args!(

@@ -2,18 +2,27 @@
 //! would notice.
 #![expect(clippy::unwrap_used, reason = "these are the helpers of tests")]
 
+mod asked;
 mod bank;
+mod bare;
+mod busy;
 mod cluster;
+mod dumped;
 mod edited;
 mod everything;
+mod exports;
+mod failing;
 mod fingerprint;
 mod odd;
 mod plain;
+mod programs;
 mod restore;
+mod scopes;
 mod served;
 mod swap;
 mod to_database;
 mod trouble;
+mod whole;
 
 use std::time::Duration;
 

@@ -7,9 +7,9 @@ use std::time::Duration;
 use lifeboat_format::path::EntryPath;
 use serde_saphyr::Location;
 
-use super::Checked;
 use super::services::{Services, chosen};
 use super::values::{absolute, exact, kind, name, pattern, period, quoted};
+use super::{Checked, printed};
 use crate::config::raw::{self, At, Wrong};
 use crate::config::{DumpFormat, FilesSource, PostgresSource, Server, Source, SqliteSource};
 use crate::pg;
@@ -57,8 +57,16 @@ fn source(name: String, source: At<raw::Source>, services: &Services, exclude: &
         ("files", source.files.is_some()),
         ("sqlite", source.sqlite.is_some()),
         ("postgres", source.postgres.is_some()),
+        ("mariadb", source.mariadb.is_some()),
+        ("command", source.command.is_some()),
     ];
     kind(place, "a source", &kinds)?;
+    if let Some(mariadb) = source.mariadb {
+        return Ok(Placed { name, source: Source::Mariadb(printed::mariadb(place, mariadb)?), root: place, at: None });
+    }
+    if let Some(command) = source.command {
+        return Ok(Placed { name, source: Source::Command(printed::command(command)?), root: place, at: None });
+    }
     if let Some(postgres) = source.postgres {
         return Ok(Placed { name, source: Source::Postgres(self::postgres(place, postgres)?), root: place, at: None });
     }
@@ -147,6 +155,7 @@ fn postgres(place: Location, postgres: raw::Postgres) -> Checked<PostgresSource>
             password_file: postgres.password_file.map(absolute).transpose()?,
             maintenance_db: maintenance_db.or(others).unwrap_or_else(|| MAINTENANCE_DB.to_owned()),
             bin_dir: postgres.bin_dir.map(absolute).transpose()?,
+            home: None,
         },
         databases,
         format: match postgres.format {
@@ -200,6 +209,13 @@ fn refuse_overlap(earlier: &Placed, later: &Placed) -> Checked<()> {
         let what = format!("the source {} has the database {} too", quoted(&earlier.name), quoted(both));
         return Err(Wrong::at(later.root, format!("{what}, expected it in one of them")));
     }
+    if let (Source::Mariadb(a), Source::Mariadb(b)) = (&earlier.source, &later.source)
+        && a.server.options == b.server.options
+        && let Some(both) = b.databases.iter().find(|database| a.databases.contains(database))
+    {
+        let what = format!("the source {} has the database {} too", quoted(&earlier.name), quoted(both));
+        return Err(Wrong::at(later.root, format!("{what}, expected it in one of them")));
+    }
     let (Some(a), Some(b)) = (earlier.source.root(), later.source.root()) else { return Ok(()) };
     let is_fine = match (&earlier.source, &later.source) {
         _ if !a.starts_with(b) && !b.starts_with(a) => true,
@@ -230,6 +246,8 @@ fn refuse_taken_place(source: &Placed, all: &[Placed]) -> Checked<()> {
             Source::Files(_) => format!("files/{}", other.name),
             Source::Sqlite(_) => format!("sqlite/{}.db", other.name),
             Source::Postgres(_) => format!("postgres/{}", other.name),
+            Source::Mariadb(_) => format!("mariadb/{}", other.name),
+            Source::Command(_) => format!("command/{}", other.name),
         };
         if Path::new(at).starts_with(&taken) {
             let what = format!("`{taken}` is where the source {} stands, expected another place", quoted(&other.name));

@@ -17,6 +17,13 @@ apps:
           bin_dir: /opt/CANARY-bin
           format: plain
           globals: none
+      my:
+        mariadb:
+          url: "mariadb://me@my.example:3307/?ssl-ca=/etc/CANARY-ca"
+          password_file: /etc/CANARY-my
+          databases: [app]
+          bin_dir: /opt/CANARY-bin
+      printed: { command: { run: [shop, export], restore: [shop, "im port"], timeout: 5m } }
     services:
       units: [web.service, db.service]
       commands:
@@ -64,6 +71,7 @@ fn nothing_secret_and_no_place_of_backups_is_carried() {
     assert!(!text.contains("CANARY"), "{text}");
     for kept in [
         "postgres://me@pg.example:5433/",
+        "mariadb://me@my.example:3307/",
         "orders",
         "http://h:80/up",
         "http://h/ready",
@@ -118,6 +126,10 @@ fn an_app_comes_back_as_it_was_without_what_was_left_out() {
         let kept = ["host", "port", "user"];
         postgres.server.keywords.retain(|key, _| kept.contains(&key.as_str()));
         (postgres.server.password_file, postgres.server.bin_dir) = (None, None);
+    }
+    if let Some(Source::Mariadb(mariadb)) = expected.sources.get_mut("my") {
+        mariadb.server.options.remove("ssl-ca");
+        (mariadb.server.password_file, mariadb.server.bin_dir) = (None, None);
     }
     assert_eq!(back(carried()).unwrap(), expected);
     let whole = load(FULL).unwrap();
@@ -183,6 +195,8 @@ fn what_a_newer_version_carries_is_accepted_where_it_can_be() {
     json["backup_dir"] = serde_json::json!("/etc");
     json["sources"]["pg"]["postgres"]["password_file"] = serde_json::json!("/etc/shadow");
     json["sources"]["pg"]["postgres"]["bin_dir"] = serde_json::json!("/tmp");
+    json["sources"]["my"]["mariadb"]["password_file"] = serde_json::json!("/etc/shadow");
+    json["sources"]["my"]["mariadb"]["bin_dir"] = serde_json::json!("/tmp");
     let app = back(json).unwrap();
     assert_eq!((app.secret_files().count(), app.backup_dir), (0, None));
 }
@@ -200,6 +214,7 @@ fn each_thing_that_would_act_is_named() {
         "service worker, freeze: runs w hold",
         "service worker, thaw: runs w go",
         "source pg: replaces orders, a b on postgres://me@pg.example:5433/",
+        "source printed, when it is restored by itself: runs shop im port",
         "reload: runs nginx -s reload",
         "health: runs pg_isready",
         "after the restore: asks db by SQL: select 1",

@@ -55,6 +55,8 @@ apps:
       b: { files: { root: DIR/b/x.conf, at: ., stop: [w] } }
       c: { sqlite: { path: DIR/bin } }
       d: { files: { root: DIR/none } }
+      e: { mariadb: { databases: [x], password_file: DIR/no-password, bin_dir: DIR/no-bin } }
+      f: { command: { run: [no-run], restore: [no-restore] } }
     services:
       commands: { w: { stop: [plain], start: [plain], status: [gone] } }
       restore_stop: []
@@ -65,6 +67,10 @@ apps:
     let expected = [
         "web: source c: DIR/bin is no file",
         "web: source d: DIR/none: No such file or directory",
+        "web: password_file: DIR/no-password: No such file or directory",
+        "web: source e: bin_dir: DIR/no-bin: No such file or directory",
+        "web: source f: the program no-run is not found on PATH",
+        "web: source f: the program no-restore is not found on PATH",
         "web: source b: another source stands at x.conf of the snapshot too",
         "web: service w: the program plain is not found on PATH",
         "web: service w: the program gone is not found on PATH",

@@ -3,6 +3,7 @@
 //! written and synced before its first act; steps are not noted one by one,
 //! because their inodes say which are done.
 
+use std::collections::BTreeMap;
 use std::fmt::Write as _;
 use std::path::{Path, PathBuf};
 
@@ -14,7 +15,7 @@ use super::aside::Aside;
 use super::name::Name;
 use super::step::{DirChange, Step};
 use super::terms::Terms;
-use crate::config::{Check, Keep};
+use crate::config::{Check, Keep, Queried};
 use crate::health::HealthCheck;
 use crate::pg::swap::{MadeRoles, Swap};
 use crate::services::{Found, Reload, Service};
@@ -40,6 +41,9 @@ pub(super) struct Header {
     pub(super) health: Vec<HealthCheck>,
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub(super) after_restore: Vec<Check>,
+    /// The databases that they may ask, also those that are not restored.
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    pub(super) databases: BTreeMap<String, Queried>,
     pub(super) keep: Keep,
     /// The restore that this one undoes; its kept state is what comes back.
     #[serde(default, skip_serializing_if = "Option::is_none")]
@@ -149,6 +153,12 @@ pub(super) fn pending(data_dir: &Path, id: &str) -> PathBuf {
 impl Header {
     pub(super) fn format() -> String {
         FORMAT.to_owned()
+    }
+
+    /// The databases that a check may ask, each where it is live.
+    pub(super) fn databases(&self) -> BTreeMap<String, Queried> {
+        let restored = self.terms.databases().map(|(name, path)| (name, Queried::Sqlite(path)));
+        self.databases.clone().into_iter().chain(restored).collect()
     }
 }
 

@@ -8,6 +8,7 @@
 //! and commits, or rolls back. `recover` does so after a crash; `kept` looks
 //! after what was replaced.
 
+mod apart;
 mod aside;
 mod attrs;
 mod build;
@@ -36,6 +37,7 @@ use std::time::{Duration, Instant};
 use lifeboat_format::archive::Archive;
 use serde::Serialize;
 
+pub use apart::NotRestored;
 pub use kept::{Kept, Undo};
 pub(crate) use kept::{all as kept, discard, keep, undo};
 pub use plan::{Consent, Counts, LivePlan, PlannedRoot, PlannedService, PlannedSpace, PlannedVersion, User};
@@ -125,6 +127,8 @@ pub struct LiveReport {
     pub appeared_count: u64,
     /// Databases of servers that were made or replaced, and where.
     pub databases: Vec<String>,
+    /// Sources that were left as they are.
+    pub not_restored: Vec<NotRestored>,
     /// Services that were stopped and started again.
     pub services: Vec<String>,
     /// Services that were started although they had not run, since checks ask the app.
@@ -263,6 +267,7 @@ impl Prepared<'_> {
             reload: app.and_then(|app| app.reload.clone()),
             health: app.map(|app| app.health.clone()).unwrap_or_default(),
             after_restore: app.map(|app| app.after_restore.clone()).unwrap_or_default(),
+            databases: app.map(AppConfig::databases).unwrap_or_default(),
             keep: self.plan.keep_replaced,
             undo_of: None,
         })
@@ -278,6 +283,7 @@ impl Prepared<'_> {
             counts: self.plan.counts,
             conflicts: self.plan.conflicts.clone(),
             databases: self.plan.databases.iter().map(PlannedDatabase::place).collect(),
+            not_restored: self.plan.not_restored.clone(),
             problems: tally.problems(),
             elapsed: began.elapsed(),
             archive: self.plan.archive.clone(),

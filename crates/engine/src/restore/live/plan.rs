@@ -11,6 +11,7 @@ use lifeboat_format::model::Outcome;
 use lifeboat_format::path::shown;
 use serde::Serialize;
 
+use super::apart::NotRestored;
 use super::servers::PlannedDatabase;
 use super::terms::{Mode, Terms};
 use crate::config::Keep;
@@ -45,6 +46,10 @@ pub struct LivePlan {
     pub roots: Vec<PlannedRoot>,
     /// What the snapshot lacks, one line each.
     pub lacks: Vec<String>,
+    /// Entries that are not restored: answers to queries stand nowhere but in the snapshot.
+    pub exports: Vec<String>,
+    /// Sources that stay as they are.
+    pub not_restored: Vec<NotRestored>,
     /// How much of what.
     #[serde(flatten)]
     pub counts: Counts,
@@ -436,6 +441,8 @@ mod tests {
                 scripts: Vec::new(),
                 roots: Vec::new(),
                 lacks: Vec::new(),
+                exports: Vec::new(),
+                not_restored: Vec::new(),
                 counts: Counts::default(),
                 overwritten: Vec::new(),
                 deleted: Vec::new(),

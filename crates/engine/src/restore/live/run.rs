@@ -190,7 +190,7 @@ impl<'a> Run<'a> {
         self.reload(cancel)?;
         let header = &self.journal.story.header;
         wait_until_healthy(&header.health, cancel)?;
-        all_hold(&header.after_restore, &header.terms.databases(), cancel)
+        all_hold(&header.after_restore, &header.databases(), cancel)
     }
 
     /// Every database that was staged is whole, and has the rows that were counted when it was backed up.

@@ -336,7 +336,12 @@ impl Look<'_> {
         let is_made = wanted.recorded.roles.iter().any(|role| role.name == *owner);
         let is_told = is_made && !(self.request.no_owner && self.request.no_privileges);
         let name = std::slice::from_ref(owner);
-        if self.request.no_owner || is_told || facts::missing_roles(session, name, self.cancel)?.is_empty() {
+        // Where nothing is known of it, it becomes whoever restores it.
+        if owner.is_empty()
+            || self.request.no_owner
+            || is_told
+            || facts::missing_roles(session, name, self.cancel)?.is_empty()
+        {
             return Ok(());
         }
         let what = format!(

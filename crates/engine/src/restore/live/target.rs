@@ -8,6 +8,7 @@ use std::path::{Path, PathBuf};
 use lifeboat_format::archive::Archive;
 use lifeboat_format::record::{Head, Source};
 
+use super::apart::NotRestored;
 use super::database::{log_of, patterns};
 use super::name::{Name, below};
 use super::plan::PlannedRoot;
@@ -19,6 +20,8 @@ use crate::sqlite::LOGS;
 use crate::{Error, ErrorKind, Result};
 
 const NOTHING: &str = "nothing was written, and nothing was stopped";
+/// The kind of what was asked of a database, and stands nowhere.
+const EXPORT: &str = "export";
 
 /// The sources of a restore, before anything live was looked at.
 pub(super) struct Targets<'a> {
@@ -30,6 +33,10 @@ pub(super) struct Targets<'a> {
     pub(super) planned: Vec<PlannedRoot>,
     /// What the snapshot lacks.
     pub(super) lacks: Vec<String>,
+    /// What in it is never restored in place: answers to queries.
+    pub(super) exports: Vec<String>,
+    /// What is left as it is.
+    pub(super) apart: Vec<NotRestored>,
 }
 
 /// Finds them.
@@ -52,6 +59,8 @@ pub(super) fn find<'a>(archive: &'a Archive, request: &'a LiveRequest, host: &Ho
         roots: Vec::new(),
         planned: Vec::new(),
         lacks: lacks(head),
+        exports: Vec::new(),
+        apart: Vec::new(),
     };
     for source in &head.sources {
         let globs = only.iter().filter(|(name, _)| *name == source.name);
@@ -59,13 +68,26 @@ pub(super) fn find<'a>(archive: &'a Archive, request: &'a LiveRequest, host: &Ho
         if source.details.failed.is_some() || (!only.is_empty() && globs.is_empty()) {
             continue;
         }
+        if let Some(apart) = NotRestored::of(source, app, archive.path()) {
+            // Who asks for it by name is not given anything else instead.
+            if !only.is_empty() {
+                return Err(apart.refusal());
+            }
+            targets.apart.push(apart);
+            continue;
+        }
         let globs = if globs.iter().any(|glob| glob.is_none()) { Vec::new() } else { globs };
         let globs: Vec<String> = globs.into_iter().flatten().cloned().collect();
-        if source.kind == "postgres" {
+        if source.kind == EXPORT {
+            targets.exports.push(lifeboat_format::path::shown(source.place().as_bytes()));
+        } else if source.kind == "postgres" {
             targets.add_databases(source, globs, host.data_dir)?;
         } else {
             targets.add(source, globs)?;
         }
+    }
+    if let (Some(apart), true) = (targets.apart.first(), targets.roots.is_empty()) {
+        return Err(apart.refusal());
     }
     targets.part_databases();
     refuse_overlap(&targets.roots)?;
@@ -90,7 +112,8 @@ pub(crate) fn carried(head: &Head) -> Result<Option<Carried>> {
 /// `--only`, each a source of the snapshot with what is wanted of it; the name
 /// of a part of the app stands for what the part holds.
 fn parse_all(only: &[String], head: &Head, app: Option<&AppConfig>) -> Result<Vec<(String, Option<String>)>> {
-    let names: Vec<&str> = head.sources.iter().map(|source| source.name.as_str()).collect();
+    let restored = head.sources.iter().filter(|source| source.kind != EXPORT);
+    let names: Vec<&str> = restored.map(|source| source.name.as_str()).collect();
     let mut all = Vec::new();
     for text in only {
         let (name, glob) = parse_only(text)?;
@@ -112,7 +135,7 @@ fn parse_all(only: &[String], head: &Head, app: Option<&AppConfig>) -> Result<Ve
             .next(format!("{meant}its sources are: {}", names.join(", "))));
         };
         for (source, patterns) in part {
-            if matches!(app.sources.get(source), Some(config::Source::Sqlite(_) | config::Source::Postgres(_))) {
+            if app.sources.get(source).is_some_and(|source| !matches!(source, config::Source::Files(_))) {
                 let what =
                     format!("--only {name}: it holds tables of {source}, and single tables cannot be restored yet");
                 return Err(Error::new(ErrorKind::Usage, what)
@@ -242,7 +265,7 @@ impl Targets<'_> {
             self.roots.iter().filter(is_database).map(|root| root.path.as_path().to_owned()).collect();
         let configured = self.app.into_iter().flat_map(|app| app.sources.values()).filter_map(|source| match source {
             config::Source::Sqlite(source) => Some(resolve(&source.path).unwrap_or_else(|_| source.path.clone())),
-            config::Source::Files(_) | config::Source::Postgres(_) => None,
+            _ => None,
         });
         let all: Vec<PathBuf> = restored.iter().cloned().chain(configured).collect();
         for root in self.roots.iter_mut().filter(|root| root.kind == RootKind::Files) {

@@ -198,10 +198,10 @@ impl Terms {
         of.next()
     }
 
-    /// Where each database that is a source of its own is live.
-    pub(super) fn databases(&self) -> std::collections::BTreeMap<String, PathBuf> {
+    /// Where each SQLite database is live that is restored.
+    pub(super) fn databases(&self) -> impl Iterator<Item = (String, PathBuf)> + '_ {
         let databases = self.roots.iter().filter(|root| root.kind == RootKind::Sqlite);
-        databases.map(|root| (root.source.to_string(), root.path.as_path().to_owned())).collect()
+        databases.map(|root| (root.source.to_string(), root.path.as_path().to_owned()))
     }
 }
 
