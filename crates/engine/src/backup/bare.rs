@@ -30,7 +30,7 @@ pub(super) const MODE: u32 = 0o600;
 /// Whether `job` is one database.
 pub(super) fn is_one(job: &Job<'_>) -> bool {
     let on_servers: usize = job.servers.iter().map(|(_, source)| source.databases.len()).sum();
-    job.files.is_empty() && job.databases.len() + on_servers == 1
+    job.files.is_empty() && job.printed.is_empty() && job.databases.len() + on_servers == 1
 }
 
 /// What the file is called by its kind.

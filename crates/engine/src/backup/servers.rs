@@ -177,6 +177,10 @@ impl Server {
             if manner.written() == DumpFormat::Plain {
                 items.push(streamed(content).ends_with(PLAIN_END));
                 members.push(CountOf::Session(Box::new(member), left_out));
+            } else if manner.is_compressed {
+                // What passes says nothing then.
+                items.push(streamed(content));
+                members.push(CountOf::Session(Box::new(member), left_out));
             } else {
                 let found = Found::default();
                 items.push(streamed(Box::new(CountedDump::new(content, &found))));

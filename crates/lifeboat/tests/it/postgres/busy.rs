@@ -75,6 +75,7 @@ impl<'c> Frozen<'c> {
     /// What had happened by the moment that the archive holds.
     fn told(&self) -> String {
         let copy = format!("{} copy", self.served.database());
+        self.configure("");
         self.served.restore(&["--to-database", &copy]).ok();
         let told = self.served.cluster.sql(&copy, "SELECT string_agg(what, ' ' ORDER BY at) FROM told");
         self.served.cluster.drop_db(&copy);
@@ -125,6 +126,5 @@ fn a_lock_is_not_waited_for_while_a_service_stands_still() {
     let said = backup.wait().code(3).stderr;
     assert!(said.contains("while everything ran") || said.contains("unfrozen"), "{said}");
     assert_eq!(frozen.log(), "freeze thaw freeze thaw freeze thaw ");
-    let listed = served.env.lifeboat(["backup", "list", "--json", "shop.tar.zst"]).ok().json_lines();
-    assert_eq!(listed[0]["outcome"], "partial");
+    served.env.lifeboat(["backup", "verify", "shop.tar.zst"]).ok();
 }

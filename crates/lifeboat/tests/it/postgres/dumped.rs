@@ -291,7 +291,7 @@ fn the_roles_in_an_archive_are_made_by_stock_psql_elsewhere() {
     let globals = String::from_utf8(served.env.read("out/postgres/db/globals.sql")).unwrap();
     assert!(!globals.contains("p4ss") && !globals.to_lowercase().contains("password '"), "{globals}");
     other.psql("postgres", &globals, ["-v", "ON_ERROR_STOP=0"]).run().ok();
-    let dump = served.env.path(format!("out/postgres/db/{}.dump", odd.name.replace('/', "%2F")));
+    let dump = served.env.path(format!("out/postgres/db/{}.dump", odd.name.replace('%', "%25")));
     other
         .client("pg_restore", "postgres", ["--create", "--exit-on-error", "-d", "postgres", dump.to_str().unwrap()])
         .run()
