@@ -5,6 +5,7 @@ use std::path::Path;
 use lifeboat_format::path::shown;
 
 use super::gather::{self, Failures};
+use super::subject::Job;
 use super::target::Target;
 use super::{Ground, all_failed, count, head, host, options, outputs, preview, printed, ship, subject};
 use crate::Result;
@@ -41,16 +42,7 @@ pub(crate) fn plan(ground: &Ground<'_>, request: &BackupRequest, watch: Watch<'_
             server: None,
         });
     }
-    for (name, source) in &job.databases {
-        let root = shown(source.path.as_os_str().as_encoded_bytes());
-        match source.path.metadata() {
-            Ok(metadata) if metadata.is_file() => {
-                sources.push(PlannedSource { name: name.clone(), root, files: 1, bytes: metadata.len(), server: None });
-            }
-            Ok(_) => failures.add(name, &source.path, "it is no file"),
-            Err(error) => failures.add(name, &source.path, format!("it cannot be read: {error}")),
-        }
-    }
+    sources.extend(databases(&job, &mut failures));
     let mut excluded_tables = Vec::new();
     for (name, source) in &job.servers {
         let patterns = job.app.map(|app| app.exclude_tables.as_slice()).unwrap_or_default();
@@ -86,4 +78,20 @@ pub(crate) fn plan(ground: &Ground<'_>, request: &BackupRequest, watch: Watch<'_
         free_bytes: crate::destination::free_space(&target.dir),
         problems: tally.problems(),
     })
+}
+
+/// The SQLite databases.
+fn databases(job: &Job<'_>, failures: &mut Failures) -> Vec<PlannedSource> {
+    let mut planned = Vec::new();
+    for (name, source) in &job.databases {
+        let root = shown(source.path.as_os_str().as_encoded_bytes());
+        match source.path.metadata() {
+            Ok(metadata) if metadata.is_file() => {
+                planned.push(PlannedSource { name: name.clone(), root, files: 1, bytes: metadata.len(), server: None });
+            }
+            Ok(_) => failures.add(name, &source.path, "it is no file"),
+            Err(error) => failures.add(name, &source.path, format!("it cannot be read: {error}")),
+        }
+    }
+    planned
 }
