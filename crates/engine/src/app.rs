@@ -14,13 +14,14 @@ use crate::clock::Clock;
 use crate::config::Carried;
 pub use crate::config::{AppConfig, CheckedApp, Config, ConfigReport, DumpFormat, EffectiveConfig, Keep};
 pub use crate::destination::listing::Snapshot;
+pub use crate::export::{ExportReport, ExportRequest, Take};
 pub use crate::freeze::guard::run as run_guard;
 pub use crate::freeze::{GuardProgram, LeftPaused, Pause};
 pub use crate::overview::{AppStatus, Named, PlaceStatus};
 pub use crate::presets::{InitReport, InitRequest, Preset};
 pub use crate::report::{
-    Action, BackupPlan, BackupReport, BackupRequest, CompressionKind, DatabaseReport, FailedSource, LISTED_MAX,
-    ListReport, PlanLine, PlannedDump, PlannedServer, PlannedSource, Problems, RestorePlan, RestoreReport,
+    Action, BackupPlan, BackupReport, BackupRequest, CompressionKind, DatabaseReport, ExportedReport, FailedSource,
+    LISTED_MAX, ListReport, PlanLine, PlannedDump, PlannedServer, PlannedSource, Problems, RestorePlan, RestoreReport,
     RestoreRequest, Selection, Shipped, Subject, VerifyReport, Watch,
 };
 pub use crate::restore::command::{CommandPlan, CommandReport, CommandRequest};
@@ -213,6 +214,16 @@ impl App<'_> {
     /// When the archive cannot be read, or the request does not fit it.
     pub fn is_script(&self, request: &DatabaseRequest) -> Result<bool> {
         crate::restore::database::is_script(request, self.config.as_ref())
+    }
+
+    /// Asks a query of the configuration; its answer goes to a file, or piece by
+    /// piece to `take`.
+    ///
+    /// # Errors
+    /// When there is no such query, it could not be asked, or its answer would
+    /// hold what is secret.
+    pub fn export(&self, request: &ExportRequest, take: Take<'_>, cancel: &Cancel) -> Result<ExportReport> {
+        crate::export::export(request, self.config.as_ref(), take, cancel)
     }
 
     /// The source that `only` names, if it is one of a command and nothing else

@@ -9,8 +9,9 @@ mod mariadb;
 mod pg;
 mod source;
 mod sqlite;
-// The two flows.
+// The two flows, and what is asked beside them.
 mod backup;
+mod export;
 mod restore;
 mod runs;
 // The programs of others: how they are run, stopped, started and asked.

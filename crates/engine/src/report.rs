@@ -155,6 +155,8 @@ pub struct BackupReport {
     pub withheld: u64,
     /// Databases in it.
     pub databases: Vec<DatabaseReport>,
+    /// Answers to queries in it.
+    pub exports: Vec<ExportedReport>,
     /// Milliseconds from the first source's point to the last one's.
     pub window_ms: u64,
     /// Services that stood still, and how long.
@@ -176,6 +178,17 @@ pub struct BackupReport {
     /// How long it took.
     #[serde(rename = "seconds", serialize_with = "as_seconds")]
     pub elapsed: Duration,
+}
+
+/// The answer to one query in a backup.
+#[derive(Clone, Debug, Serialize)]
+pub struct ExportedReport {
+    /// Its name in `exports`.
+    pub name: String,
+    /// Rows, without the line of the columns' names.
+    pub rows: u64,
+    /// Bytes of CSV.
+    pub size_bytes: u64,
 }
 
 /// One database of a backup.

@@ -85,7 +85,7 @@ pub struct Tool {
 pub struct Source {
     /// Its name.
     pub name: String,
-    /// Its kind: `files`, `sqlite`, `postgres`, `mariadb` or `command`.
+    /// Its kind: `files`, `sqlite`, `postgres`, `mariadb`, `command` or `export`.
     pub kind: String,
     /// The entry path of its root, where that is not [`Source::usual_place`];
     /// empty: what is in the root stands at the top.
@@ -136,6 +136,20 @@ pub struct Details {
     /// Of databases of a MariaDB or MySQL server: what they are made of.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub mariadb: Option<Mariadb>,
+    /// Of an export: what was asked.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub export: Option<Export>,
+}
+
+/// What is recorded of the answer to a query.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Export {
+    /// The source that was asked.
+    pub source: String,
+    /// Its database.
+    pub database: String,
+    /// Rows, without the line of the columns' names.
+    pub rows: u64,
 }
 
 /// What is recorded of databases of one PostgreSQL server.
@@ -364,6 +378,8 @@ impl Source {
     pub fn usual_place(kind: &str, name: &str) -> String {
         match kind {
             "sqlite" => format!("sqlite/{name}.db"),
+            // The name has the folder in it.
+            "export" => format!("{name}.csv"),
             "postgres" | "mariadb" | "command" => format!("{kind}/{name}"),
             _ => format!("files/{name}"),
         }

@@ -21,7 +21,8 @@ pub(crate) fn app(cli: &Cli) -> Result<App<'static>> {
         Command::Config(args) => args.needs_config(),
         _ => true,
     };
-    let config = if needs_config { config(cli.options.config.as_deref())? } else { None };
+    let mut config = if needs_config { config(cli.options.config.as_deref())? } else { None };
+    config.iter_mut().for_each(|config| config.set_home(home().as_deref()));
     let configured = config.as_ref().and_then(|config| config.data_dir.clone());
     let data_dir = cli.options.data_dir.clone().or(configured).unwrap_or_else(default_data_dir);
     Ok(App {

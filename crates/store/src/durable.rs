@@ -49,7 +49,7 @@ impl Unnamed {
 
     fn create_stand_in(dir: &Path) -> Result<Self> {
         remove_abandoned(dir)?;
-        let path = dir.join(format!("{STAND_IN_PREFIX}{}{STAND_IN_SUFFIX}", random_hex()));
+        let path = dir.join(stand_in_name());
         let flags = OFlags::CREATE | OFlags::EXCL | OFlags::RDWR | OFlags::CLOEXEC;
         let fd = rustix::fs::open(&path, flags, Mode::RUSR | Mode::WUSR)
             .map_err(|error| Error::io("create a file in", dir, error))?;
@@ -179,6 +179,28 @@ impl Unnamed {
         Err(Error::new(ErrorKind::Exists, format!("{taken} exists already")))
     }
 
+    /// As [`Unnamed::publish`], in the place of a file that has the name already.
+    ///
+    /// # Errors
+    /// When the system refuses; what was there is there still.
+    pub fn publish_over(mut self, name: &Path, mode: u32) -> Result<PathBuf> {
+        // Held until the file is closed: says to other runs that it is in use.
+        self.file.lock().map_err(|error| self.failed(error))?;
+        let mode = Mode::from_raw_mode(mode) & !current_umask();
+        rustix::fs::fchmod(&self.file, mode).map_err(|error| self.failed(error.into()))?;
+        self.file.sync_all().map_err(|error| Error::io("sync a file in", &self.dir, error))?;
+        let (path, stand_in) = (self.dir.join(name), self.dir.join(stand_in_name()));
+        if self.stand_in.is_none() {
+            self.link(&stand_in).map_err(|error| Error::io("give a file its name", &stand_in, error))?;
+            self.stand_in = Some(stand_in);
+        }
+        let stand_in = self.stand_in.clone().expect("it was just set");
+        rustix::fs::rename(&stand_in, &path).map_err(|error| Error::io("replace", &path, error))?;
+        self.stand_in = None;
+        sync_dir(&self.dir)?;
+        Ok(path)
+    }
+
     /// A name that would not survive a power cut is taken away again.
     fn keep_name(&self, path: PathBuf) -> Result<PathBuf> {
         match sync_dir(&self.dir) {
@@ -215,6 +237,10 @@ impl Drop for Unnamed {
             rustix::fs::unlink(stand_in).unwrap_or(());
         }
     }
+}
+
+fn stand_in_name() -> String {
+    format!("{STAND_IN_PREFIX}{}{STAND_IN_SUFFIX}", random_hex())
 }
 
 /// Whether `name` is that of a stand-in for an unnamed file.
@@ -303,6 +329,25 @@ mod tests {
         let error = third.publish(["a".to_owned(), "a-2".to_owned()], 0o666).unwrap_err();
         assert_eq!(error.kind(), ErrorKind::Exists);
         assert_eq!(std::fs::read_to_string(dir.path().join("a")).unwrap(), "one");
+    }
+
+    #[test]
+    fn a_file_takes_the_place_of_another_one_and_leaves_nothing_beside_it() {
+        let dir = tempfile::tempdir().unwrap();
+        for (content, make) in [
+            ("one", Unnamed::create as fn(&Path) -> Result<Unnamed>),
+            ("two", Unnamed::create_stand_in),
+            ("three", Unnamed::create),
+        ] {
+            let mut file = make(dir.path()).unwrap();
+            file.append(content.as_bytes()).unwrap();
+            let path = file.publish_over(Path::new("a"), 0o600).unwrap();
+            assert_eq!(std::fs::read_to_string(path).unwrap(), content);
+            assert_eq!(std::fs::read_dir(dir.path()).unwrap().count(), 1);
+        }
+        std::fs::create_dir(dir.path().join("b")).unwrap();
+        Unnamed::create(dir.path()).unwrap().publish_over(Path::new("b"), 0o600).unwrap_err();
+        assert_eq!(std::fs::read_dir(dir.path()).unwrap().count(), 2);
     }
 
     #[test]

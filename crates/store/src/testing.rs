@@ -63,11 +63,17 @@ pub fn is_root() -> bool {
 /// `$LIFEBOAT_SEED` (default 1). `./check` prints both counts.
 #[must_use]
 pub fn sweep(name: &str, all: usize, at_least: usize) -> Vec<usize> {
+    sweep_some(name, all, (all / 10).max(at_least))
+}
+
+/// As [`sweep`], but `count` cases without `scripts/sweep`: where each takes seconds.
+#[must_use]
+pub fn sweep_some(name: &str, all: usize, count: usize) -> Vec<usize> {
     let cases = if setting("LIFEBOAT_SWEEP").is_some() {
         (0..all).collect()
     } else {
         let seed = setting("LIFEBOAT_SEED").and_then(|seed| seed.parse().ok()).unwrap_or(1);
-        sample(all, (all / 10).max(at_least).min(all), seed)
+        sample(all, count.min(all), seed)
     };
     tell_check("sweeps", &format!("{name}: {} of {all}", cases.len()));
     cases

@@ -320,6 +320,7 @@ mod tests {
             stops: BTreeMap::new(),
             databases,
             servers: Vec::new(),
+            exports: Vec::new(),
             printed: Vec::new(),
             is_scope: false,
             destinations: Vec::new(),

@@ -8,7 +8,7 @@ use lifeboat_format::model::Outcome;
 use lifeboat_format::record::{self, FORMAT, Head, Tool, Totals};
 
 use super::subject::Job;
-use super::{Run, gather};
+use super::{Run, exports, gather};
 use crate::report::{BackupRequest, FailedSource};
 use crate::{Monitor, Problem, ProblemClass, tables, version};
 
@@ -48,6 +48,7 @@ pub(super) fn of(run: &Run<'_>, sources: Vec<record::Source>, totals: Totals, fi
 /// What is recorded of a source that failed.
 pub(super) fn describe_failed(run: &Run<'_>, source: &FailedSource, finished: Timestamp) -> record::Source {
     let kind = run.job.app.and_then(|app| app.sources.get(&source.name)).map_or("files", |source| source.kind());
+    let kind = if exports::is_export(&source.name) { exports::KIND } else { kind };
     // The name of a server and a command are no places in a file system.
     let root = matches!(kind, "files" | "sqlite").then_some(Path::new(&source.root));
     let mut failed = gather::describe(&source.name, kind, root, run.started);

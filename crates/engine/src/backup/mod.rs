@@ -3,6 +3,7 @@
 //! give it its name.
 
 mod bare;
+mod exports;
 mod gather;
 mod head;
 mod plan;
@@ -33,13 +34,14 @@ use crate::config::{self, Config};
 use crate::freeze::{self, Freezing, GuardProgram, Pause, Pauses};
 use crate::pg::Tools;
 use crate::pg::probe::{Probes, Readers};
-use crate::report::{BackupReport, BackupRequest, DatabaseReport, FailedSource, Shipped, Watch};
+use crate::report::{BackupReport, BackupRequest, DatabaseReport, ExportedReport, FailedSource, Shipped, Watch};
 use crate::services::{How, Service};
 use crate::source::files::{LeftOut, Options, OutputDir, Tree};
 use crate::source::roots::{Held, Root};
 use crate::source::streamed::Seen;
 use crate::tally::Tally;
 use crate::{Cancel, Error, ErrorKind, Result, workers};
+use exports::Exporting;
 use gather::{CopiedDatabase, Dumped, Failures};
 pub(crate) use plan::plan;
 use printed::Printed;
@@ -87,8 +89,9 @@ struct Gathered {
     roots: Vec<Root>,
     databases: Vec<CopiedDatabase>,
     dumps: Vec<Begun>,
+    exports: Vec<Exporting>,
     printed: Vec<Printed>,
-    /// What becomes of the dumps.
+    /// What becomes of the dumps and exports.
     seen: Seen,
     failures: Failures,
 }
@@ -110,6 +113,7 @@ struct Made {
     left_out: LeftOut,
     failed: Vec<FailedSource>,
     databases: Vec<DatabaseReport>,
+    exports: Vec<ExportedReport>,
     pauses: Vec<Pause>,
 }
 
@@ -199,11 +203,14 @@ impl Run<'_> {
         let exclude_tables = job.app.map(|app| app.exclude_tables.as_slice()).unwrap_or_default();
         let how = servers::How {
             is_schema_only: self.request.schema_only,
+            is_compressed: self.request.bare,
             exclude_tables,
             patience: frozen.is_some().then_some(freeze::PIN_WAIT),
             was_frozen: was_frozen && frozen.is_none(),
         };
         let dumps = servers::begin(servers, how, &now, (&seen, self.started), self.watch(), &mut failures)?;
+        let of_run = (&seen, self.started);
+        let exports = exports::begin(job, &dumps, how.patience, of_run, self.cancel, &mut failures)?;
         if !pinned.is_empty() {
             self.target.create_dir()?;
         }
@@ -214,17 +221,19 @@ impl Run<'_> {
         if roots.is_empty() && databases.is_empty() && dumps.is_empty() && printed.is_empty() {
             return Err(all_failed(&failures.0));
         }
-        Ok(Gathered { roots, databases, dumps, printed, seen, failures })
+        Ok(Gathered { roots, databases, dumps, exports, printed, seen, failures })
     }
 
     /// Reads what was gathered into an archive, and gives that its name.
     fn capture(&self, gathered: Gathered) -> Result<Made> {
-        let Gathered { roots, databases, dumps, printed, seen, mut failures } = gathered;
+        let Gathered { roots, databases, dumps, exports, printed, seen, mut failures } = gathered;
         let outputs = outputs(&self.job, &self.target);
         self.expect(&outputs, &roots)?;
         let tools: Vec<Tools> = dumps.iter().map(|begun| begun.tools.clone()).collect();
         let (mut dumps, counting): (Vec<_>, Vec<_>) =
             dumps.into_iter().map(|begun| (begun.dumped, begun.counting)).unzip();
+        let (asked, rows): (Vec<_>, Vec<_>) = exports.into_iter().map(Exporting::parted).unzip();
+        dumps.extend(asked);
         let (of_programs, found): (Vec<_>, Vec<_>) =
             printed.into_iter().map(|printed| (printed.dumped, printed.found)).unzip();
         dumps.extend(of_programs);
@@ -247,10 +256,12 @@ impl Run<'_> {
         self.pauses.tell(self.tally);
         let mut read = read?;
         servers::fill(&mut sources, counted?);
+        exports::fill(&mut sources, &rows);
         printed::fill(&mut sources, &found);
         self.drop_failed(&stops, &seen, &mut sources, &mut failures)?;
         reports.extend(servers::reports(&sources, &seen));
         reports.extend(printed::reports(&sources, &seen));
+        let exports = exports::reports(&sources, &seen);
         self.refuse_nothing(&read.captured)?;
         let finished = self.ground.clock.timestamp();
         for source in &mut sources {
@@ -271,7 +282,7 @@ impl Run<'_> {
             archive.publish(self.target.names(), ARCHIVE_MODE).map_err(|error| self.target.not_published(error))?;
         let (left_out, failed, databases) = (read.left_out, failures.0, reports);
         let pauses = self.pauses.take().pauses;
-        Ok(Made { path, head, size_bytes, verified, left_out, failed, databases, pauses })
+        Ok(Made { path, head, size_bytes, verified, left_out, failed, databases, exports, pauses })
     }
 
     /// Reads everything into a spool. When it returns, nothing of the sources is held any more.
@@ -323,11 +334,15 @@ impl Run<'_> {
             let server = self.job.servers.iter().find(|(server, _)| *server == name);
             let root = server.map(|(_, source)| source.server.name());
             let root = root.or_else(|| printed::root(&self.job, &name)).unwrap_or_default();
-            let broken = Error::new(ErrorKind::Failed, message).next(CHECK_DUMP);
+            let (root, next) =
+                exports::root_and_next(&self.job, &name).unwrap_or_else(|| (root, CHECK_DUMP.to_owned()));
+            let broken = Error::new(ErrorKind::Failed, message).next(next);
             failures.keep(&name, Path::new(&root), Err::<(), _>(broken))?;
             sources.retain(|source| source.name != name);
         }
-        if sources.is_empty() { Err(all_failed(&failures.0)) } else { Ok(()) }
+        // An export without what it is from is no backup.
+        let is_nothing = sources.iter().all(|source| source.kind == exports::KIND);
+        if is_nothing { Err(all_failed(&failures.0)) } else { Ok(()) }
     }
 
     /// A single file that was lost while it was read leaves nothing to make an archive of.
@@ -407,7 +422,7 @@ impl Run<'_> {
     }
 
     fn report(&self, made: Made, shipped: Vec<Shipped>) -> BackupReport {
-        let Made { path, head, size_bytes, verified, left_out, failed, databases, pauses } = made;
+        let Made { path, head, size_bytes, verified, left_out, failed, databases, exports, pauses } = made;
         BackupReport {
             archive: path,
             id: head.id,
@@ -422,6 +437,7 @@ impl Run<'_> {
             withheld: left_out.withheld,
             database_logs: left_out.database_logs,
             databases,
+            exports,
             window_ms: head.window_ms,
             pauses,
             shipped,

@@ -13,6 +13,22 @@ use crate::report::{BackupPlan, BackupRequest, PlannedSource, Watch};
 use crate::source::files::{LeftOut, Tree};
 use crate::tally::Tally;
 
+/// What would be copied of SQLite databases.
+fn sqlite(job: &Job<'_>, failures: &mut Failures) -> Vec<PlannedSource> {
+    let mut sources = Vec::new();
+    for (name, source) in &job.databases {
+        let root = shown(source.path.as_os_str().as_encoded_bytes());
+        match source.path.metadata() {
+            Ok(metadata) if metadata.is_file() => {
+                sources.push(PlannedSource { name: name.clone(), root, files: 1, bytes: metadata.len(), server: None });
+            }
+            Ok(_) => failures.add(name, &source.path, "it is no file"),
+            Err(error) => failures.add(name, &source.path, format!("it cannot be read: {error}")),
+        }
+    }
+    sources
+}
+
 /// What [`super::backup`] would do.
 pub(crate) fn plan(ground: &Ground<'_>, request: &BackupRequest, watch: Watch<'_>) -> Result<BackupPlan> {
     let host = host();
@@ -42,7 +58,7 @@ pub(crate) fn plan(ground: &Ground<'_>, request: &BackupRequest, watch: Watch<'_
             server: None,
         });
     }
-    sources.extend(databases(&job, &mut failures));
+    sources.extend(sqlite(&job, &mut failures));
     let mut excluded_tables = Vec::new();
     for (name, source) in &job.servers {
         let patterns = job.app.map(|app| app.exclude_tables.as_slice()).unwrap_or_default();
@@ -78,20 +94,4 @@ pub(crate) fn plan(ground: &Ground<'_>, request: &BackupRequest, watch: Watch<'_
         free_bytes: crate::destination::free_space(&target.dir),
         problems: tally.problems(),
     })
-}
-
-/// The SQLite databases.
-fn databases(job: &Job<'_>, failures: &mut Failures) -> Vec<PlannedSource> {
-    let mut planned = Vec::new();
-    for (name, source) in &job.databases {
-        let root = shown(source.path.as_os_str().as_encoded_bytes());
-        match source.path.metadata() {
-            Ok(metadata) if metadata.is_file() => {
-                planned.push(PlannedSource { name: name.clone(), root, files: 1, bytes: metadata.len(), server: None });
-            }
-            Ok(_) => failures.add(name, &source.path, "it is no file"),
-            Err(error) => failures.add(name, &source.path, format!("it cannot be read: {error}")),
-        }
-    }
-    planned
 }

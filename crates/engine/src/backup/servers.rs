@@ -52,10 +52,20 @@ pub(super) struct Counting {
 /// How the rows of one database come to be known.
 enum CountOf {
     /// Its dump says so, when it has passed.
-    Dump { found: Found, tables: Vec<facts::Table> },
+    Dump(Box<Member>, Found),
     /// They are counted in the session that holds the snapshot, which ends when
     /// that is done.
     Session(Box<Member>, BTreeSet<String>),
+}
+
+impl Counting {
+    /// The snapshot of `database`, as long as nothing counts yet.
+    pub(super) fn snapshot(&self, database: &str) -> Option<&str> {
+        let mut members = self.members.iter().map(|of| match of {
+            CountOf::Dump(member, _) | CountOf::Session(member, _) => member,
+        });
+        members.find(|member| member.database.name == database).map(|member| member.snapshot.as_str())
+    }
 }
 
 /// The rows of each database of a source.
@@ -65,6 +75,8 @@ pub(super) type Counted = BTreeMap<String, Vec<BTreeMap<String, Rows>>>;
 #[derive(Clone, Copy)]
 pub(super) struct How<'a> {
     pub(super) is_schema_only: bool,
+    /// Whether pg_dump compresses, because nothing else will.
+    pub(super) is_compressed: bool,
     pub(super) exclude_tables: &'a [String],
     /// How long a lock may be waited for, where that is less than configured.
     pub(super) patience: Option<Duration>,
@@ -145,7 +157,8 @@ impl Server {
         (seen, started): (&Seen, Timestamp),
         watch: Watch<'_>,
     ) -> Result<Begun> {
-        let manner = Manner { format: self.source.format, is_schema_only: how.is_schema_only, is_compressed: false };
+        let manner =
+            Manner { format: self.source.format, is_schema_only: how.is_schema_only, is_compressed: how.is_compressed };
         let begun =
             dump::begin(&mut self.reached, point, (manner, how.exclude_tables, how.patience), now, watch.cancel)?;
         if begun.is_another && how.was_frozen {
@@ -165,10 +178,9 @@ impl Server {
                 items.push(streamed(content).ends_with(PLAIN_END));
                 members.push(CountOf::Session(Box::new(member), left_out));
             } else {
-                // The session ends here: the dump has locks of its own.
                 let found = Found::default();
                 items.push(streamed(Box::new(CountedDump::new(content, &found))));
-                members.push(CountOf::Dump { found, tables: member.tables });
+                members.push(CountOf::Dump(Box::new(member), found));
             }
         }
         if self.source.has_globals {
@@ -226,7 +238,7 @@ impl Server {
 }
 
 /// A stream that was begun already: it can be had once.
-fn once(content: Box<dyn Read + Send>) -> Start {
+pub(super) fn once(content: Box<dyn Read + Send>) -> Start {
     let content = Mutex::new(Some(content));
     Arc::new(move || {
         let taken = content.lock().unwrap_or_else(PoisonError::into_inner).take();
@@ -257,8 +269,9 @@ pub(super) fn count<'scope, 'env>(
         for member in members {
             let (member, left_out) = match member {
                 CountOf::Session(member, left_out) => (member, left_out),
-                CountOf::Dump { found, tables } => {
-                    threads.push(CountingOne::Dump { found, tables });
+                // The session ends here: the dump has locks of its own.
+                CountOf::Dump(member, found) => {
+                    threads.push(CountingOne::Dump { found, tables: member.tables });
                     continue;
                 }
             };

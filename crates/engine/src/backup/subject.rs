@@ -4,7 +4,8 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::{Path, PathBuf};
 
-use crate::config::{AppConfig, Config, Destination, PostgresSource, Source, SqliteSource};
+use super::bare;
+use crate::config::{AppConfig, Config, Destination, Export, PostgresSource, Source, SqliteSource};
 use crate::report::{BackupRequest, Selection, Subject};
 use crate::services::Service;
 use crate::source::roots::{self, Wanted};
@@ -20,6 +21,8 @@ pub(super) struct Job<'a> {
     pub(super) stops: BTreeMap<String, Vec<Service>>,
     pub(super) databases: Vec<(String, SqliteSource)>,
     pub(super) servers: Vec<(String, PostgresSource)>,
+    /// The queries whose answers are part of the snapshot, by name.
+    pub(super) exports: Vec<(String, Export)>,
     /// What programs print: sources of the kinds `mariadb` and `command`.
     pub(super) printed: Vec<(String, Source)>,
     /// Whether it is only a part of the app.
@@ -144,6 +147,7 @@ fn of_paths<'a>(request: &BackupRequest, paths: &[PathBuf], host: &str, withheld
         stops: BTreeMap::new(),
         databases: Vec::new(),
         servers: Vec::new(),
+        exports: Vec::new(),
         printed: Vec::new(),
         is_scope: false,
         destinations: Vec::new(),
@@ -157,17 +161,7 @@ fn of_app<'a>(
     config: &'a Config,
     withheld: Vec<PathBuf>,
 ) -> Result<Job<'a>> {
-    let names: Vec<&str> = app.sources.keys().map(String::as_str).collect();
-    for name in &request.only {
-        if !names.contains(&name.as_str()) {
-            return Err(Error::new(
-                ErrorKind::Usage,
-                format!("--only {name}: {} has no source of that name", app.name),
-            )
-            .state("nothing was begun")
-            .next(format!("its sources are: {}", names.join(", "))));
-        }
-    }
+    check_only(request, app)?;
     check_dumps(request, app)?;
     let is_asked = |name: &&String| {
         let has_structure = matches!(app.sources[*name], Source::Postgres(_));
@@ -180,6 +174,7 @@ fn of_app<'a>(
         stops: BTreeMap::new(),
         databases: Vec::new(),
         servers: Vec::new(),
+        exports: Vec::new(),
         printed: Vec::new(),
         is_scope: request.schema_only || app.sources.keys().any(|name| !is_asked(&name)),
         destinations: destinations(request, app, config)?,
@@ -210,6 +205,12 @@ fn of_app<'a>(
             }
         }
     }
+    if request.only.is_empty() && !request.schema_only {
+        job.exports = app.exports.iter().map(|(name, export)| (name.clone(), export.clone())).collect();
+    }
+    if request.bare && !bare::is_one(&job) {
+        return Err(bare::not_one());
+    }
     // A database of its own is no part of a source of files, whether it is backed up in this run or not.
     for source in app.sources.values() {
         if let Source::Sqlite(source) = source {
@@ -223,6 +224,20 @@ fn of_app<'a>(
         }
     }
     Ok(job)
+}
+
+/// Refuses names that no source has.
+fn check_only(request: &BackupRequest, app: &AppConfig) -> Result<()> {
+    let names: Vec<&str> = app.sources.keys().map(String::as_str).collect();
+    match request.only.iter().find(|name| !names.contains(&name.as_str())) {
+        None => Ok(()),
+        Some(name) => {
+            let what = format!("--only {name}: {} has no source of that name", app.name);
+            Err(Error::new(ErrorKind::Usage, what)
+                .state("nothing was begun")
+                .next(format!("its sources are: {}", names.join(", "))))
+        }
+    }
 }
 
 /// Refuses options for dumps where there is nothing to dump.

@@ -8,8 +8,8 @@ use jiff::Zoned;
 use lifeboat_format::archive::Compression;
 use lifeboat_store as store;
 
-use super::NOTHING_WRITTEN;
 use super::subject::Job;
+use super::{NOTHING_WRITTEN, bare};
 use crate::destination::{self, listing::bare_manifest_of};
 use crate::report::{BackupRequest, CompressionKind};
 use crate::size::size;
@@ -51,7 +51,8 @@ impl Target {
                 let template = job.app.and_then(|app| app.archive_name.as_deref()).unwrap_or(naming::DEFAULT);
                 let stem = naming::expand(template, &job.app_name, host, now);
                 let time = now.strftime("%H%M%S").to_string();
-                let suffix = if request.bare { ".db" } else { compression.suffix() };
+                let is_schema_only = request.schema_only;
+                let suffix = if request.bare { bare::suffix(job, is_schema_only) } else { compression.suffix() };
                 let configured = job.app.and_then(|app| app.backup_dir.as_deref());
                 // `.` is wherever somebody is; only an absolute directory is a place for archives.
                 let backup_dir = configured.filter(|dir| dir.is_absolute());

@@ -14,6 +14,7 @@ use crate::naming;
 use crate::report::CompressionKind;
 
 mod asks;
+mod exports;
 mod printed;
 mod services;
 mod sources;
@@ -142,6 +143,8 @@ pub(super) fn app(name: String, app: raw::App, around: &Around) -> Checked<AppCo
         compression_level: app.compression_level.map(|level| self::level(level, compression)).transpose()?,
         backup_dir: app.backup_dir.map(directory).transpose()?.or_else(|| around.backup_dir.clone()),
         exclude_tables: app.exclude_tables.into_iter().map(table).collect::<Checked<_>>()?,
+        exports: exports::exports(app.exports, &sources)?,
+        secret_columns: exports::secret_columns(app.secret_columns, &sources)?,
         destinations: chosen(app.destinations, &around.destinations)?,
         verify_on_create: app.verification.enabled.unwrap_or(true) && app.verification.on_create.unwrap_or(true),
         keep_replaced,

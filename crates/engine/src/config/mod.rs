@@ -28,12 +28,14 @@ use crate::{Error, ErrorKind, Result};
 mod check;
 mod databases;
 pub(crate) mod duration;
+mod export;
 mod look;
 mod raw;
 mod show;
 mod written;
 
 pub(crate) use databases::Queried;
+pub use export::{Export, SecretColumn};
 pub(crate) use look::look;
 pub use look::{CheckedApp, ConfigReport};
 pub use show::{EffectiveConfig, schema};
@@ -97,6 +99,10 @@ pub struct AppConfig {
     pub backup_dir: Option<PathBuf>,
     /// Tables of databases whose rows are left out; `*` stands for any letters.
     pub exclude_tables: Vec<String>,
+    /// Queries whose answers stand in a snapshot, by name.
+    pub exports: BTreeMap<String, Export>,
+    /// Columns that must not get into them.
+    pub secret_columns: Vec<SecretColumn>,
     /// Where archives go: names of [`Config::destinations`] that are enabled.
     pub destinations: Vec<String>,
     /// Whether a new archive is read back before the run is good.
@@ -377,6 +383,16 @@ impl Config {
         })?;
         let check::Found { data_dir, apps, destinations } = found;
         Ok(Self { path: path.to_owned(), data_dir, apps, destinations })
+    }
+
+    /// The home of whoever calls, in which `.pgpass` and `.pg_service.conf` are
+    /// looked for, as other programs of PostgreSQL do.
+    pub fn set_home(&mut self, home: Option<&Path>) {
+        for source in self.apps.values_mut().flat_map(|app| app.sources.values_mut()) {
+            if let Source::Postgres(postgres) = source {
+                postgres.server.home = home.map(Path::to_owned);
+            }
+        }
     }
 
     /// Where programs of PostgreSQL are, besides the usual places.

@@ -137,6 +137,13 @@ pub(super) struct App {
     /// Patterns that are added to `exclude` of each `files` source.
     #[serde(default)]
     pub(super) exclude_patterns: Vec<At<String>>,
+    /// Queries of databases, by name, whose answers stand in a snapshot as CSV.
+    #[serde(default)]
+    pub(super) exports: Named<Export>,
+    /// Columns that must not get into `exports`: `TABLE.COLUMN` or
+    /// `SCHEMA.TABLE.COLUMN`; with `DATABASE/` before it, of that one only.
+    #[serde(default)]
+    pub(super) secret_columns: Vec<At<String>>,
     /// Where archives go: names of `destinations`.
     #[serde(default)]
     pub(super) destinations: Vec<At<String>>,
@@ -373,6 +380,17 @@ pub(super) struct Asked {
     pub(super) query: At<String>,
     /// What the answer must be; the same as `expect` beside `sql`.
     pub(super) expect: Option<At<String>>,
+}
+
+/// A query whose answer is exported as CSV.
+#[derive(Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub(super) struct Export {
+    /// A database of a `postgres` source: `SOURCE`, `DATABASE` or
+    /// `SOURCE/DATABASE`.
+    pub(super) db: At<String>,
+    /// The query: one SELECT.
+    pub(super) query: At<String>,
 }
 
 /// How to find out the app's version: `command`, `sql` or `file`.

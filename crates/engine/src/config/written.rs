@@ -8,7 +8,7 @@ use std::path::{Path, PathBuf};
 
 use serde::{Deserialize, Serialize};
 
-use super::{AppConfig, Ask, Check, PostgresSource, Source, VersionFrom, duration};
+use super::{AppConfig, Ask, Check, Export, PostgresSource, Source, VersionFrom, duration};
 use crate::exec::command_line;
 use crate::health::{self, HealthCheck};
 use crate::report::CompressionKind;
@@ -45,6 +45,11 @@ pub struct Carried {
     pub(super) compression_level: Option<u8>,
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub(super) exclude_tables: Vec<String>,
+    /// Never read back, and not for a snapshot: a restore has no use for queries.
+    #[serde(skip_deserializing, skip_serializing_if = "BTreeMap::is_empty")]
+    pub(super) exports: BTreeMap<String, WrittenSql>,
+    #[serde(skip_deserializing, skip_serializing_if = "Vec::is_empty")]
+    pub(super) secret_columns: Vec<String>,
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub(super) keep_replaced: Option<String>,
 }
@@ -194,7 +199,7 @@ fn is_false(flag: &bool) -> bool {
 }
 
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
-struct WrittenSql {
+pub(super) struct WrittenSql {
     db: String,
     query: String,
 }
@@ -238,9 +243,20 @@ impl AppConfig {
             compression: self.compression.map(compression),
             compression_level: self.compression_level,
             exclude_tables: self.exclude_tables.clone(),
+            exports: if reader == Reader::Owner { exports(self) } else { BTreeMap::new() },
+            secret_columns: if reader == Reader::Owner { secret_columns(self) } else { Vec::new() },
             keep_replaced: Some(self.keep_replaced.to_string()),
         }
     }
+}
+
+fn exports(app: &AppConfig) -> BTreeMap<String, WrittenSql> {
+    let written = |export: &Export| WrittenSql { db: export.db(), query: export.query.clone() };
+    app.exports.iter().map(|(name, export)| (name.clone(), written(export))).collect()
+}
+
+fn secret_columns(app: &AppConfig) -> Vec<String> {
+    app.secret_columns.iter().map(|column| column.text.clone()).collect()
 }
 
 fn text(path: &Path) -> String {

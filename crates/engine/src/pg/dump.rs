@@ -29,7 +29,7 @@ const TRIES: u32 = 3;
 /// How long a dump may take: as long as it does.
 const TIMEOUT: Duration = Duration::MAX;
 /// How a dump in the custom format begins.
-const MAGIC: &[u8] = b"PGDMP";
+pub(crate) const MAGIC: &[u8] = b"PGDMP";
 /// How many bytes are taken from a dump to see that it has begun.
 const HEAD_BYTES: usize = 64 << 10;
 /// The entry that holds the roles.

@@ -179,13 +179,16 @@ fn clear(session: &mut Session, cancel: &Cancel) -> Result<Vec<String>> {
     )?);
     all.extend(of(session, format!("SELECT format('DROP SCHEMA IF EXISTS %I CASCADE', nspname) FROM pg_namespace WHERE {own} AND nspname !~ '^pg_' AND nspname <> 'public'"))?);
     all.extend(of(session, "SELECT format('SELECT lo_unlink(%s)', oid) FROM pg_largeobject_metadata".to_owned())?);
-    // `public` itself stays, with its owner and grants: a dump does not make it anew.
+    all.extend(reset_public(session, cancel)?);
+    // `public` itself stays: a dump does not make it anew.
     let public = "(SELECT oid FROM pg_namespace WHERE nspname = 'public')";
     all.extend(of(session, format!(
         "SELECT format('DROP %s IF EXISTS %s CASCADE', CASE relkind WHEN 'v' THEN 'VIEW' WHEN 'm' THEN 'MATERIALIZED VIEW' \
          WHEN 'S' THEN 'SEQUENCE' WHEN 'f' THEN 'FOREIGN TABLE' WHEN 'c' THEN 'TYPE' ELSE 'TABLE' END, oid::regclass) \
          FROM pg_class WHERE relnamespace = {public} AND relkind IN ('r', 'p', 'v', 'm', 'S', 'f', 'c') AND {own} \
-         AND NOT relispartition ORDER BY relkind = 'c', oid DESC"
+         AND NOT relispartition AND NOT EXISTS (SELECT FROM pg_depend d WHERE d.classid = 'pg_class'::regclass \
+         AND d.objid = pg_class.oid AND d.refclassid = 'pg_class'::regclass AND d.deptype IN ('a', 'i')) \
+         ORDER BY relkind = 'c', oid DESC"
     ))?);
     all.extend(of(session, format!(
         "SELECT format('DROP ROUTINE IF EXISTS %s CASCADE', oid::regprocedure) FROM pg_proc WHERE pronamespace = {public} AND {own} AND prokind <> 'a'"
@@ -210,5 +213,41 @@ fn clear(session: &mut Session, cancel: &Cancel) -> Result<Vec<String>> {
         all.extend(of(session, sql)?);
     }
     all.extend(of(session, format!("SELECT format('DROP OPERATOR IF EXISTS %s CASCADE', oid::regoperator) FROM pg_operator WHERE oprnamespace = {public} AND {own}"))?);
+    Ok(all)
+}
+
+/// The statements that make the schema `public` what it is in a new database:
+/// a dump says only how it differs from that.
+fn reset_public(session: &mut Session, cancel: &Cancel) -> Result<Vec<String>> {
+    const USUAL_COMMENT: &str = "standard public schema";
+    let of = "FROM pg_namespace n LEFT JOIN pg_init_privs i ON i.objoid = n.oid AND i.classoid = 'pg_namespace'::regclass \
+              WHERE nspname = 'public'";
+    let columns = "obj_description(n.oid, 'pg_namespace'), n.nspacl::text IS DISTINCT FROM i.initprivs::text, \
+                   n.nspowner::regrole::text, current_setting('server_version_num')::int >= 150000";
+    let rows = session.rows(&format!("SELECT {columns} {of}"), &[], cancel)?;
+    let Some(row) = rows.first() else { return Ok(vec!["CREATE SCHEMA public".to_owned()]) };
+    let (comment, differs, owner): (Option<String>, bool, String) = (row.get(0), row.get(1), row.get(2));
+    let mut all = Vec::new();
+    if row.get(3) && owner != "pg_database_owner" {
+        all.push("ALTER SCHEMA public OWNER TO pg_database_owner".to_owned());
+    }
+    if comment.as_deref() != Some(USUAL_COMMENT) {
+        all.push(format!("COMMENT ON SCHEMA public IS '{USUAL_COMMENT}'"));
+    }
+    if differs {
+        let grants = |form: &str, acl: &str| {
+            format!(
+                "SELECT format('{form}', a.privilege_type, CASE WHEN a.grantee = 0 THEN 'PUBLIC' ELSE a.grantee::regrole::text END) \
+                 FROM (SELECT n.nspacl, n.nspowner, i.initprivs {of}) s, \
+                 aclexplode(coalesce({acl}, acldefault('n', s.nspowner))) a"
+            )
+        };
+        for sql in [
+            grants("REVOKE %s ON SCHEMA public FROM %s CASCADE", "s.nspacl"),
+            grants("GRANT %s ON SCHEMA public TO %s", "s.initprivs"),
+        ] {
+            all.extend(session.rows(&sql, &[], cancel)?.iter().map(|row| row.get::<_, String>(0)));
+        }
+    }
     Ok(all)
 }

@@ -1,11 +1,14 @@
 //! PostgreSQL: how a server is reached (`reach`), what is asked of it
 //! (`session`, `facts`), and which of its programs are run (`tools`). A backup
 //! pins the state of databases (`pin`), has it dumped (`dump`) and counts its
-//! rows (`count`); `globals` writes down roles.
+//! rows (`count`); `globals` writes down roles. `export` asks a query and gives its
+//! answer as CSV.
 
 mod blame;
 pub(crate) mod count;
+mod csv;
 pub(crate) mod dump;
+pub(crate) mod export;
 pub(crate) mod facts;
 pub(crate) mod globals;
 pub(crate) mod inplace;
@@ -14,6 +17,7 @@ pub(crate) mod probe;
 mod reach;
 pub(crate) mod rows;
 mod script;
+mod secrets;
 mod session;
 pub(crate) mod stage;
 pub(crate) mod swap;

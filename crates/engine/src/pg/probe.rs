@@ -15,6 +15,7 @@ use lifeboat_format::record::Head;
 use super::facts;
 use super::script::Closing;
 use super::tools::{ENVIRONMENT, Tools};
+use crate::config::DumpFormat;
 use crate::exec::{Sink, Tool};
 use crate::{Cancel, Result};
 
@@ -76,6 +77,28 @@ impl Probes {
         let needs_tools = dumps.values().any(|kind| matches!(kind, Kind::Custom(_)));
         let tools = if needs_tools { readers.find(cancel)? } else { None };
         Ok(Self { dumps, tools, cancel: cancel.clone(), seen: Rc::default() })
+    }
+
+    /// The one of a dump that comes without a manifest.
+    ///
+    /// # Errors
+    /// On cancel.
+    pub(crate) fn of_bare(
+        path: &EntryPath,
+        format: DumpFormat,
+        readers: &Readers<'_>,
+        cancel: &Cancel,
+    ) -> Result<Self> {
+        let mut probes = Self::of(None, readers, cancel)?;
+        let kind = match format {
+            DumpFormat::Custom => {
+                probes.tools = readers.find(cancel)?;
+                Kind::Custom(0)
+            }
+            DumpFormat::Plain => Kind::Plain,
+        };
+        probes.dumps.insert(path.to_string(), kind);
+        Ok(probes)
     }
 
     /// What looks into the entry `path`, if it is a dump.

@@ -62,6 +62,9 @@ pub struct Server {
     /// Where the server's programs are; by default they are looked for.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub bin_dir: Option<PathBuf>,
+    /// Whose `.pgpass` and `.pg_service.conf` are looked at; by default the user's.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub home: Option<PathBuf>,
 }
 
 /// A password. Never shown.
@@ -194,7 +197,7 @@ impl Server {
     /// # Errors
     /// When a file that is named cannot be read, or knows no such service.
     pub(crate) fn route(&self) -> Result<Route> {
-        let home = home();
+        let home = self.home.clone().or_else(home_of_user);
         let mut keywords = self.keywords.clone();
         let mut password = self.password_file.as_deref().map(first_line).transpose()?;
         if let Some(service) = keywords.remove("service") {
@@ -235,7 +238,8 @@ fn place(keywords: &BTreeMap<String, String>) -> String {
     shown(format!("{user}{host}{port}").as_bytes())
 }
 
-fn home() -> Option<PathBuf> {
+/// What the list of users says.
+fn home_of_user() -> Option<PathBuf> {
     use uzers::os::unix::UserExt as _;
     Some(uzers::get_user_by_uid(rustix::process::geteuid().as_raw())?.home_dir().to_owned())
 }
@@ -457,6 +461,7 @@ impl Route {
 }
 
 #[cfg(test)]
+#[expect(clippy::disallowed_methods, reason = "what tests write need not be durable")]
 mod tests {
     use super::*;
 

@@ -2,7 +2,7 @@
 
 use std::collections::BTreeMap;
 use std::fs::File;
-use std::path::{Path, PathBuf};
+use std::path::Path;
 use std::time::Duration;
 
 use lifeboat_format::record::{DatabaseAttributes, PostgresDatabase, Role, Rows};
@@ -58,10 +58,14 @@ impl Staging<'_> {
     ) -> Result<Staged> {
         let cancel = watch.cancel;
         let mut session = self.session(self.maintenance_db)?;
-        let attributes = match live {
+        let mut attributes = match live {
             Some(live) => live.attributes.clone(),
             None => self.fitting(&recorded.attributes, &mut session, cancel)?,
         };
+        // Of a dump that came without a manifest nothing is known.
+        if attributes.owner.is_empty() {
+            session.user().clone_into(&mut attributes.owner);
+        }
         session.run(&create(name, &attributes), cancel)?;
         let made = facts::database(&mut session, name, cancel)?;
         let oid = made.map(|made| made.oid).ok_or_else(|| Error::new(ErrorKind::Failed, "the new database is gone"))?;
@@ -238,6 +242,8 @@ fn kind_of(said: &str) -> ErrorKind {
     } else if says("did not find magic string")
         || says("unexpected end of file")
         || says("could not read from input file")
+        || says("input file is too short")
+        || says("does not appear to be a valid archive")
     {
         ErrorKind::Corrupt
     } else {
@@ -245,9 +251,13 @@ fn kind_of(said: &str) -> ErrorKind {
     }
 }
 
-/// The statement that makes an empty database.
+/// The statement that makes an empty database: as the server does by itself, where
+/// the encoding is not known.
 fn create(name: &str, attributes: &DatabaseAttributes) -> String {
     let DatabaseAttributes { owner, encoding, collate, ctype, tablespace, .. } = attributes;
+    if encoding.is_empty() {
+        return format!("CREATE DATABASE {} TEMPLATE template0 OWNER {}", ident(name), ident(owner));
+    }
     let mut sql = format!(
         "CREATE DATABASE {} TEMPLATE template0 OWNER {} ENCODING {} LC_COLLATE {} LC_CTYPE {}",
         ident(name),
@@ -368,13 +378,6 @@ pub(crate) fn create_role(role: &Role) -> Vec<String> {
 /// The memberships of new roles, once all are there.
 pub(crate) fn grant_memberships(role: &Role) -> impl Iterator<Item = String> + '_ {
     role.member_of.iter().map(|of| format!("GRANT {} TO {}", ident(of), ident(&role.name)))
-}
-
-/// Where the dump of a database lies in a folder of entries.
-pub(crate) fn dump_in(folder: &Path, recorded: &PostgresDatabase, source: &str) -> PathBuf {
-    let place = lifeboat_format::record::Source::usual_place("postgres", source);
-    let inner = recorded.path.strip_prefix(&place).unwrap_or(&recorded.path);
-    folder.join(inner.trim_start_matches('/'))
 }
 
 #[cfg(test)]

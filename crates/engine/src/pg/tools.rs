@@ -186,6 +186,7 @@ fn parse_version(text: &str) -> Option<u32> {
 }
 
 #[cfg(test)]
+#[expect(clippy::disallowed_methods, reason = "what tests write need not be durable")]
 mod tests {
     use std::os::unix::fs::PermissionsExt as _;
 

@@ -1,5 +1,6 @@
-//! Bare databases: `x.db`, with or without the manifest that a backup writes
-//! beside it, opened as an archive of that alone.
+//! Bare databases: `x.db`, or what pg_dump wrote (`x.dump`, `x.sql`), with or
+//! without the manifest that a backup writes beside it, opened as an archive of
+//! that alone.
 
 use std::fs::File;
 use std::io::Read as _;
@@ -10,53 +11,96 @@ use jiff::Timestamp;
 use lifeboat_format::archive::Archive;
 use lifeboat_format::model::{Entry, EntryKind, FileTime, Outcome, Summer, Xattrs};
 use lifeboat_format::path::EntryPath;
-use lifeboat_format::record::{self, FORMAT, Head, Record, Tool, Totals};
+use lifeboat_format::record::{
+    self, DatabaseAttributes, FORMAT, Head, Postgres, PostgresDatabase, Record, Tool, Totals,
+};
 use lifeboat_store as store;
 use serde::Deserialize;
 
-use crate::config::{AppConfig, Config, Source};
-use crate::destination::listing::bare_manifest_of;
+use crate::config::{AppConfig, Config, DumpFormat, Source};
+use crate::destination::listing::{self, bare_manifest_of};
+use crate::pg::dump::{self, Manner};
 use crate::{Error, ErrorKind, Result, sqlite};
 
 /// The most that the manifest of one file may hold.
 const MANIFEST_MAX_BYTES: u64 = 16 << 20;
 const NOTHING: &str = "nothing was written, and nothing was stopped";
 
-/// Whether the file at `path` begins as a database does.
-pub(super) fn is_one(path: &Path) -> bool {
-    let mut start = [0; 16];
-    let read = File::open(path).and_then(|file| file.read_exact_at(&mut start, 0));
-    read.is_ok() && sqlite::begins_like_one(&start)
+/// What such a file is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Kind {
+    Sqlite,
+    /// A dump of a database of a PostgreSQL server.
+    Dump(DumpFormat),
+}
+
+/// What the file at `path` is, by how it begins; SQL by its name, or because
+/// something is beside it that says so. `None`: no database as it is.
+pub(super) fn kind_of(path: &Path) -> Option<Kind> {
+    let mut start = Vec::new();
+    let file = File::open(path).ok().filter(|file| file.metadata().is_ok_and(|found| found.is_file()))?;
+    file.take(16).read_to_end(&mut start).ok()?;
+    let is_sql = path.extension().is_some_and(|end| end.eq_ignore_ascii_case("sql"));
+    if sqlite::begins_like_one(&start) {
+        Some(Kind::Sqlite)
+    } else if start.starts_with(dump::MAGIC) {
+        Some(Kind::Dump(DumpFormat::Custom))
+    } else if is_sql || is_bare_sql(path) {
+        Some(Kind::Dump(DumpFormat::Plain))
+    } else {
+        None
+    }
+}
+
+/// Whether its manifest says that it is SQL.
+fn is_bare_sql(path: &Path) -> bool {
+    // One that is damaged is told when it is opened.
+    let Ok(Some((head, _))) = manifest(path) else { return false };
+    let mut databases = head.sources.iter().flat_map(|source| &source.details.postgres).flat_map(|of| &of.databases);
+    listing::is_bare(path) && databases.any(|database| database.format == DumpFormat::Plain.word())
 }
 
 /// Opens it, with its manifest where there is one.
-pub(super) fn open(path: &Path) -> Result<Archive> {
+pub(super) fn open(path: &Path, kind: Kind) -> Result<Archive> {
     let file = open_file(path)?;
     match manifest(path)? {
         Some((head, record)) => Ok(Archive::bare(file, path, Some(head), record)?),
         None => {
             let name = path.file_stem().unwrap_or_default().to_string_lossy().into_owned();
-            let entry = entry_of(&file, path, &record::Source::usual_place("sqlite", &name))?;
+            let entry = entry_of(&file, path, &entry_path(kind, &name, &name))?;
             Ok(Archive::bare(file, path, None, Record::new(&entry, None))?)
         }
     }
 }
 
-/// Opens it to be restored in place. Without a manifest, `wanted` (`SOURCE` or
-/// `APP/SOURCE`), or that there is only one, says which source it is; it gets
-/// the attributes of the live database.
-pub(super) fn open_for(path: &Path, wanted: Option<&str>, config: Option<&Config>) -> Result<Archive> {
+/// Opens it to be restored. Without a manifest, `wanted` (`SOURCE`,
+/// `SOURCE/DATABASE`, `APP/SOURCE` or `APP/SOURCE/DATABASE`), or that there is
+/// only one, says which database it is; it gets the attributes of the live one.
+pub(super) fn open_for(path: &Path, kind: Kind, wanted: Option<&str>, config: Option<&Config>) -> Result<Archive> {
     let file = open_file(path)?;
     if let Some((head, record)) = manifest(path)? {
         return Ok(Archive::bare(file, path, Some(head), record)?);
     }
-    let (app, name, live) = find_source(path, wanted, config)?;
-    let mut entry = entry_of(&file, path, &record::Source::usual_place("sqlite", name))?;
-    take_after(&mut entry, live);
-    let head = head_of(app, name, live, &entry);
+    let found = find(path, kind, wanted, config)?;
+    let mut entry = entry_of(&file, path, &entry_path(kind, found.source, found.database))?;
+    if let Place::File(live) = found.place {
+        take_after(&mut entry, live);
+    }
+    let head = head_of(&found, kind, &entry);
     // Nothing says what it should be; what was read once must be what is written.
     let sum = sum(&file, path)?;
     Ok(Archive::bare(file, path, Some(head), Record::new(&entry, Some(sum)))?)
+}
+
+/// Where it stands in a snapshot.
+fn entry_path(kind: Kind, source: &str, database: &str) -> String {
+    match kind {
+        Kind::Sqlite => record::Source::usual_place("sqlite", source),
+        Kind::Dump(format) => {
+            let manner = Manner { format, ..Manner::default() };
+            format!("{}/{}", record::Source::usual_place("postgres", source), manner.entry_name(database))
+        }
+    }
 }
 
 fn open_file(path: &Path) -> Result<File> {
@@ -123,28 +167,64 @@ fn take_after(entry: &mut Entry, live: &Path) {
     }
 }
 
-fn find_source<'a>(
-    path: &Path,
-    wanted: Option<&str>,
-    config: Option<&'a Config>,
-) -> Result<(&'a AppConfig, &'a str, &'a Path)> {
+/// A configured database.
+struct Found<'a> {
+    app: &'a AppConfig,
+    source: &'a str,
+    database: &'a str,
+    place: Place<'a>,
+}
+
+#[derive(Clone, Copy)]
+enum Place<'a> {
+    File(&'a Path),
+    Server,
+}
+
+impl Found<'_> {
+    /// The names that it may be called by, the shortest that always means it first.
+    fn names(&self) -> Vec<String> {
+        let (app, source, database) = (&self.app.name, self.source, self.database);
+        match self.place {
+            Place::File(_) => vec![format!("{app}/{source}"), source.to_owned()],
+            Place::Server => {
+                let both = format!("{source}/{database}");
+                vec![format!("{app}/{both}"), both, format!("{app}/{source}"), source.to_owned()]
+            }
+        }
+    }
+}
+
+/// The databases of the kind that are configured.
+fn configured<'a>(kind: Kind, config: Option<&'a Config>) -> Vec<Found<'a>> {
+    let mut all = Vec::new();
+    for app in config.into_iter().flat_map(|config| config.apps.values()) {
+        for (source, of) in &app.sources {
+            match (of, kind) {
+                (Source::Sqlite(sqlite), Kind::Sqlite) => {
+                    all.push(Found { app, source, database: source, place: Place::File(&sqlite.path) });
+                }
+                (Source::Postgres(postgres), Kind::Dump(_)) => {
+                    let found = |database: &'a String| Found { app, source, database, place: Place::Server };
+                    all.extend(postgres.databases.iter().map(found));
+                }
+                _ => {}
+            }
+        }
+    }
+    all
+}
+
+fn find<'a>(path: &Path, kind: Kind, wanted: Option<&str>, config: Option<&'a Config>) -> Result<Found<'a>> {
     let refuse = |what: String, next: String| {
         Err(Error::new(ErrorKind::Usage, format!("{}: {what}", path.display())).state(NOTHING).next(next))
     };
-    let databases = config.into_iter().flat_map(|config| config.apps.values()).flat_map(|app| {
-        app.sources.iter().filter_map(move |(name, source)| match source {
-            Source::Sqlite(source) => Some((app, name.as_str(), source.path.as_path())),
-            _ => None,
-        })
-    });
-    let all: Vec<_> = databases.collect();
-    let is_wanted = |(app, name, _): &&(&AppConfig, &str, &Path)| {
-        wanted.is_none_or(|wanted| wanted == *name || wanted == format!("{}/{name}", app.name))
-    };
-    let found: Vec<_> = all.iter().filter(is_wanted).collect();
-    let names: Vec<String> = all.iter().map(|(app, name, _)| format!("{}/{name}", app.name)).collect();
-    match (found.as_slice(), names.is_empty()) {
-        ([one], _) => Ok(**one),
+    let all = configured(kind, config);
+    let names: Vec<String> = all.iter().filter_map(|found| found.names().into_iter().next()).collect();
+    let is_wanted = |found: &Found<'_>| wanted.is_none_or(|wanted| found.names().iter().any(|name| name == wanted));
+    let mut found: Vec<Found<'a>> = all.into_iter().filter(is_wanted).collect();
+    match (found.len(), names.is_empty()) {
+        (1, _) => Ok(found.remove(0)),
         (_, true) => refuse(
             "it has no manifest, and no lifeboat.yaml says which database it is".to_owned(),
             "restore it into a directory with --to DIR, or write lifeboat.yaml".to_owned(),
@@ -156,10 +236,10 @@ fn find_source<'a>(
     }
 }
 
-fn head_of(app: &AppConfig, name: &str, live: &Path, entry: &Entry) -> Head {
+fn head_of(found: &Found<'_>, kind: Kind, entry: &Entry) -> Head {
     let created = Timestamp::new(entry.mtime.seconds, 0).unwrap_or_default();
     let mut source = record::Source {
-        name: name.to_owned(),
+        name: found.source.to_owned(),
         kind: "sqlite".to_owned(),
         at: None,
         names: Vec::new(),
@@ -171,11 +251,27 @@ fn head_of(app: &AppConfig, name: &str, live: &Path, entry: &Entry) -> Head {
         root_b64: None,
         details: record::Details::default(),
     };
-    source.set_root(live.as_os_str().as_encoded_bytes());
+    if let Place::File(live) = found.place {
+        source.set_root(live.as_os_str().as_encoded_bytes());
+    }
+    if let Kind::Dump(format) = kind {
+        source.kind = "postgres".to_owned();
+        // What it is made with is not known: no owner means that of the live one, else whoever restores it.
+        let attributes = DatabaseAttributes { connection_limit: -1, ..DatabaseAttributes::default() };
+        let database = PostgresDatabase {
+            name: found.database.to_owned(),
+            path: entry.path.to_string(),
+            format: format.word().to_owned(),
+            attributes,
+            size_bytes: entry.size,
+            ..PostgresDatabase::default()
+        };
+        source.details.postgres = Some(Postgres { databases: vec![database], ..Postgres::default() });
+    }
     Head {
         format: FORMAT.to_owned(),
         tool: Tool { name: "a database without a manifest".to_owned(), version: String::new() },
-        app: app.name.clone(),
+        app: found.app.name.clone(),
         app_version: None,
         host: String::new(),
         id: store::durable::random_hex(),

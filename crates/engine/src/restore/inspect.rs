@@ -9,8 +9,8 @@ use lifeboat_format::model::EntryKind;
 use lifeboat_format::path::EntryPath;
 use lifeboat_format::record::{Head, Record};
 
-use super::open;
-use crate::config::Config;
+use super::{bare, open};
+use crate::config::{Config, DumpFormat};
 use crate::pg::probe::{Probes, Readers};
 use crate::report::{ListReport, VerifyReport, Watch};
 use crate::{Cancel, Error, ErrorKind, Result, workers};
@@ -92,6 +92,20 @@ pub(crate) fn list(
     Ok(report)
 }
 
+/// A dump that comes without a manifest: its entry.
+fn bare_dump(archive: &Archive) -> Option<(EntryPath, DumpFormat)> {
+    let Some(bare::Kind::Dump(format)) = bare::kind_of(archive.path()).filter(|_| archive.head().is_none()) else {
+        return None;
+    };
+    let mut found = None;
+    let mut see = |path: &EntryPath, _: &Record| {
+        found = Some(path.clone());
+        Ok(())
+    };
+    records(archive, &Cancel::new(), &mut see).ok()?;
+    Some((found?, format))
+}
+
 /// Reads all of the archive at `path`.
 pub(crate) fn verify(
     path: &Path,
@@ -108,7 +122,11 @@ pub(crate) fn verify(
         watch.monitor.expected(head.totals.files, head.totals.bytes);
     }
     let dirs: Vec<PathBuf> = config.into_iter().flat_map(Config::program_dirs).cloned().collect();
-    let probes = Probes::of(archive.head(), &Readers::In(&dirs), watch.cancel)?;
+    let readers = Readers::In(&dirs);
+    let probes = match bare_dump(&archive) {
+        Some((path, format)) => Probes::of_bare(&path, format, &readers, watch.cancel)?,
+        None => Probes::of(archive.head(), &readers, watch.cancel)?,
+    };
     let findings = format_verify::verify(
         &archive,
         workers::count(wanted_threads),

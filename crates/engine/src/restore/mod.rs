@@ -67,13 +67,20 @@ pub(crate) fn plan_to(
 
 /// Opens an archive, with what to do when that fails.
 fn open(path: &Path) -> Result<Archive> {
-    opened(path, if bare::is_one(path) { bare::open(path) } else { Archive::open(path).map_err(Error::from) })
+    let archive = match bare::kind_of(path) {
+        Some(kind) => bare::open(path, kind),
+        None => Archive::open(path).map_err(Error::from),
+    };
+    opened(path, archive)
 }
 
-/// Opens an archive that is to be restored in place; of a bare database,
-/// `wanted` may say which source it is.
+/// Opens an archive whose sources are to be restored; of a bare database,
+/// `wanted` may say which it is.
 fn open_for(path: &Path, wanted: Option<&str>, config: Option<&Config>) -> Result<Archive> {
-    if bare::is_one(path) { opened(path, bare::open_for(path, wanted, config)) } else { open(path) }
+    match bare::kind_of(path) {
+        Some(kind) => opened(path, bare::open_for(path, kind, wanted, config)),
+        None => open(path),
+    }
 }
 
 fn opened(path: &Path, opened: Result<Archive>) -> Result<Archive> {

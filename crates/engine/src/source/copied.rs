@@ -37,11 +37,6 @@ impl Copy {
         (entry.size, entry.sparse) = (size, false);
         Ok(Self { entry, file: Arc::new(file) })
     }
-
-    /// What it is in the snapshot.
-    pub(crate) fn entry(&self) -> &Entry {
-        &self.entry
-    }
 }
 
 impl Item for Copy {

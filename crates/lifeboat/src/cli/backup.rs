@@ -32,7 +32,7 @@ Examples:
   lifeboat backup web --only db
       One source of it; such a snapshot is never taken for a whole one
   lifeboat backup web --only db --bare --output web.db
-      One SQLite database as it is
+      One database as it is: SQLite's file, or what pg_dump writes (web.dump, web.sql)
   lifeboat backup web --schema-only
       The structure of its PostgreSQL databases, without any rows
   lifeboat backup /srv/app --dry-run
@@ -59,7 +59,7 @@ pub(crate) struct Args {
     /// Of an app: only to this destination; may be repeated
     #[arg(long, value_name = "DESTINATION", conflicts_with = "output")]
     to: Vec<String>,
-    /// With --only SOURCE: a SQLite database as it is, instead of an archive
+    /// With --only SOURCE: one database as it is, a SQLite file or what pg_dump writes, instead of an archive
     #[arg(long, requires = "only")]
     bare: bool,
     /// Of an app: only the structure of its PostgreSQL databases, without any rows, as SQL
@@ -289,6 +289,10 @@ fn render_report(report: &BackupReport, request: &BackupRequest, surface: Surfac
             continue;
         }
         console.info(format_args!("database {name}: {size}, {tables}, {about}{rows}, {end}{without}"));
+    }
+    for export in &report.exports {
+        let (rows, size) = (render::count(export.rows, "row"), render::size(export.size_bytes));
+        console.info(format_args!("export {}: {size}, {rows}", shown(export.name.as_bytes())));
     }
     for pause in &report.pauses {
         let how = if pause.how == How::Stopped { "stopped" } else { "paused" };

@@ -169,6 +169,8 @@ fn render_head(args: &Listed, head: Option<&Head>, surface: Surface<'_>) {
         let root = source.root_bytes().ok().flatten().unwrap_or_default();
         let failed = source.details.failed.as_ref();
         let failed = failed.map(|why| format!(" (failed: {})", shown(why.as_bytes()))).unwrap_or_default();
+        let asked = source.details.export.as_ref().map(|export| format!("{}/{}", export.source, export.database));
+        let root = asked.map_or(root, String::into_bytes);
         let from = match &source.details.postgres {
             Some(postgres) => databases_of(postgres),
             None if root.is_empty() => String::new(),
@@ -176,6 +178,9 @@ fn render_head(args: &Listed, head: Option<&Head>, surface: Surface<'_>) {
         };
         console.info(format_args!("Source: {name}{from}{failed}"));
         source.details.postgres.iter().for_each(|postgres| render_databases(postgres, console));
+        if let Some(export) = &source.details.export {
+            console.info(format_args!("  export: {}", render::count(export.rows, "row")));
+        }
         let rows = source.details.database.as_ref().map(|database| {
             let tables = render::count(database.tables.len() as u64, "table");
             format!("{tables}, {}", render::count(database.tables.values().sum(), "row"))

@@ -13,6 +13,7 @@ pub(crate) mod config;
 mod console;
 mod error;
 mod exit_code;
+pub(crate) mod export_query;
 pub(crate) mod guard;
 pub(crate) mod init;
 mod json;
@@ -104,6 +105,7 @@ pub(crate) enum Command {
     Restore(restore::Args),
     Recover(recover::Args),
     Status(status::Args),
+    ExportQuery(export_query::Args),
     Init(init::Args),
     Presets(presets::Args),
     Config(config::Args),

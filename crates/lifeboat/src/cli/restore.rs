@@ -65,8 +65,8 @@ pub(crate) struct Args {
     /// Restore only this source, or what matches GLOB in it, or one database of it; may be repeated
     #[arg(long, value_name = "SOURCE[/GLOB]", conflicts_with = "to")]
     only: Vec<String>,
-    /// Which source a bare database without a manifest is
-    #[arg(long = "as", value_name = "[APP/]SOURCE", conflicts_with = "to")]
+    /// Which database a bare file without a manifest is: its source, or one of several of it
+    #[arg(long = "as", value_name = "[APP/]SOURCE[/DATABASE]", conflicts_with = "to")]
     as_source: Option<String>,
     /// Do not ask before existing things are overwritten, deleted or stopped
     #[arg(long, conflicts_with = "to")]
@@ -149,6 +149,14 @@ fn agreed(args: &Args) -> restore_live::Agreed {
 }
 
 pub(crate) fn run(args: &Args, surface: Surface<'_>) -> Result<u8> {
+    match decide(args, surface) {
+        Some(decided) => decided,
+        None => restore(args, surface),
+    }
+}
+
+/// What is to become of an earlier restore, if that is asked.
+fn decide(args: &Args, surface: Surface<'_>) -> Option<Result<u8>> {
     let decisions = &args.decisions;
     for (asked, decision) in [
         (&decisions.resume, Decision::Resume),
@@ -156,18 +164,19 @@ pub(crate) fn run(args: &Args, surface: Surface<'_>) -> Result<u8> {
         (&decisions.commit, Decision::Commit),
     ] {
         if let Some(id) = asked {
-            return restore_live::decide(decision, id.as_deref(), surface);
+            return Some(restore_live::decide(decision, id.as_deref(), surface));
         }
     }
     if let Some(id) = &decisions.undo {
-        return restore_live::undo(id.as_deref(), args.force, surface);
+        return Some(restore_live::undo(id.as_deref(), args.force, surface));
     }
     if let Some(id) = &decisions.keep {
-        return restore_live::keep(id.as_deref(), surface);
+        return Some(restore_live::keep(id.as_deref(), surface));
     }
-    if let Some(id) = &decisions.discard {
-        return restore_live::discard(id.as_deref(), surface);
-    }
+    decisions.discard.as_ref().map(|id| restore_live::discard(id.as_deref(), surface))
+}
+
+fn restore(args: &Args, surface: Surface<'_>) -> Result<u8> {
     let archive = args.archive.clone().ok_or_else(|| Error::new(ErrorKind::Usage, "no archive was given"))?;
     let named = surface.app.find_archive(&archive, args.app.as_deref(), &super::working_dir()?)?;
     let archive = named.path;

@@ -161,9 +161,14 @@ fn dry_run_of(request: &LiveRequest, surface: Surface<'_>) -> Result<u8> {
 }
 
 fn render_plan(plan: &LivePlan, surface: Surface<'_>) {
+    surface.console.info("");
+    render_targets(plan, surface);
+    render_effects(plan, surface);
+}
+
+/// What is restored where, and what is not.
+fn render_targets(plan: &LivePlan, surface: Surface<'_>) {
     let console = surface.console;
-    let counts = &plan.counts;
-    console.info("");
     for root in &plan.roots {
         let from = if root.is_configured { "as configured" } else { "as the archive says" };
         let new = if root.exists { "" } else { ", which does not exist" };
@@ -190,6 +195,15 @@ fn render_plan(plan: &LivePlan, surface: Surface<'_>) {
     plan.acts.iter().for_each(|line| console.info(format_args!("the archive says, {uses}: {line}")));
     not_restored(&plan.not_restored, surface);
     plan.lacks.iter().for_each(|line| console.info(format_args!("not in the snapshot: {line}")));
+    if !plan.exports.is_empty() {
+        console.info(format_args!("exports are not restored: {}", plan.exports.join(", ")));
+    }
+}
+
+/// What changes, what it takes, and what follows.
+fn render_effects(plan: &LivePlan, surface: Surface<'_>) {
+    let console = surface.console;
+    let counts = &plan.counts;
     let counted = [
         (counts.new, "new"),
         (counts.overwrite, "to overwrite"),

@@ -270,8 +270,16 @@ fn options_of_a_backup_before_a_subcommand_are_refused_and_those_of_all_commands
 #[test]
 fn help_of_each_command_has_examples() {
     let env = TestEnv::new();
-    let commands: [&[&str]; 7] =
-        [&[], &["backup"], &["backup", "list"], &["backup", "verify"], &["restore"], &["completions"], &["man"]];
+    let commands: [&[&str]; 8] = [
+        &[],
+        &["backup"],
+        &["backup", "list"],
+        &["backup", "verify"],
+        &["restore"],
+        &["export-query"],
+        &["completions"],
+        &["man"],
+    ];
     for command in commands {
         for help in ["-h", "--help"] {
             let said = env.lifeboat(command.iter().chain([&help])).ok();

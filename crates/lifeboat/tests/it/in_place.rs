@@ -10,7 +10,7 @@ use crate::env::{Run, TestEnv};
 use crate::fidelity::{Tree, assert_same, snapshot};
 
 mod agreed;
-mod databases;
+pub(crate) mod databases;
 mod kept;
 mod model;
 mod plan;
@@ -18,7 +18,7 @@ mod power;
 mod room;
 mod services;
 mod swaps;
-mod sweep;
+pub(crate) mod sweep;
 mod users;
 
 /// An application `live/app`, alone in a directory of its own, with an archive

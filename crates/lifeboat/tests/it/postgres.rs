@@ -4,8 +4,14 @@
 
 mod asked;
 mod bank;
+mod bare;
+mod busy;
 mod cluster;
+mod dumped;
 mod edited;
+mod everything;
+mod exports;
+mod failing;
 mod fingerprint;
 mod odd;
 mod plain;

@@ -155,6 +155,7 @@ fn postgres(place: Location, postgres: raw::Postgres) -> Checked<PostgresSource>
             password_file: postgres.password_file.map(absolute).transpose()?,
             maintenance_db: maintenance_db.or(others).unwrap_or_else(|| MAINTENANCE_DB.to_owned()),
             bin_dir: postgres.bin_dir.map(absolute).transpose()?,
+            home: None,
         },
         databases,
         format: match postgres.format {

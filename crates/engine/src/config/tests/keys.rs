@@ -254,24 +254,6 @@ fn a_mistake_in_a_source_is_an_error_with_its_place() {
             "a: { mongodb: {} }",
             "4:12: unknown key `mongodb`, expected one of: files, sqlite, postgres, mariadb, command",
         ),
-        ("a: { postgres: {} }", "4:10: it names no database, expected `databases: [...]`, or one in `url`"),
-        ("a: { postgres: { url: x } }", "4:29: expected a URL such as postgres://user@host:5432/database"),
-        ("a: { postgres: { url: \"postgres://u:secret@h/x\" } }", "4:29: a password stands in it"),
-        ("a: { postgres: { service: s, url: \"postgres:///x\" } }", "4:33: there is a `url` too"),
-        ("a: { postgres: { databases: [x, x] } }", "4:39: `x` stands twice"),
-        ("a: { postgres: { databases: [template0] } }", "4:36: new databases are made from this one"),
-        ("a: { postgres: { databases: [x], globals: all } }", "4:49: passwords of roles are backed up into encrypted"),
-        ("a: { postgres: { databases: [x], globals: some } }", "4:49: unknown value `some` (did you mean `none`?)"),
-        ("a: { postgres: { databases: [x], password_file: y } }", "4:55: `y` is no absolute path"),
-        ("a: { postgres: { databases: [x], format: tar } }", "4:48: unknown value `tar`"),
-        (
-            "{ a: { postgres: { databases: [x] } }, b: { postgres: { databases: [y, x] } } }",
-            "4:49: the source `a` has the database `x` too",
-        ),
-        (
-            "{ a: { files: { root: /x, at: postgres/b/y } }, b: { postgres: { databases: [y] } } }",
-            "4:37: `postgres/b` is where the source `b` stands",
-        ),
         ("a: { sqlite: { path: x } }", "4:28: `x` is no absolute path"),
         ("a: { sqlite: { path: / } }", "4:28: `/` is no database"),
         ("a: { sqlite: { path: /x, busy_timeout: 1 } }", "4:46: `1` is no time"),
@@ -319,6 +301,56 @@ fn a_mistake_in_a_source_is_an_error_with_its_place() {
     let two_apps =
         "apps:\n  a: { sources: { s: { files: { root: /x } } } }\n  b: { sources: { s: { files: { root: /x } } } }";
     load(two_apps).unwrap();
+}
+
+/// Shows D1, D15.
+#[test]
+fn a_mistake_in_a_source_of_dumps_is_an_error_with_its_place() {
+    for (sources, expected) in [
+        ("a: { postgres: {} }", "4:10: it names no database, expected `databases: [...]`, or one in `url`"),
+        ("a: { postgres: { url: x } }", "4:29: expected a URL such as postgres://user@host:5432/database"),
+        ("a: { postgres: { url: \"postgres://u:secret@h/x\" } }", "4:29: a password stands in it"),
+        ("a: { postgres: { service: s, url: \"postgres:///x\" } }", "4:33: there is a `url` too"),
+        ("a: { postgres: { databases: [x, x] } }", "4:39: `x` stands twice"),
+        ("a: { postgres: { databases: [template0] } }", "4:36: new databases are made from this one"),
+        ("a: { postgres: { databases: [x], globals: all } }", "4:49: passwords of roles are backed up into encrypted"),
+        ("a: { postgres: { databases: [x], globals: some } }", "4:49: unknown value `some` (did you mean `none`?)"),
+        ("a: { postgres: { databases: [x], password_file: y } }", "4:55: `y` is no absolute path"),
+        ("a: { postgres: { databases: [x], format: tar } }", "4:48: unknown value `tar`"),
+        (
+            "{ a: { postgres: { databases: [x] } }, b: { postgres: { databases: [y, x] } } }",
+            "4:49: the source `a` has the database `x` too",
+        ),
+        (
+            "{ a: { files: { root: /x, at: postgres/b/y } }, b: { postgres: { databases: [y] } } }",
+            "4:37: `postgres/b` is where the source `b` stands",
+        ),
+        ("a: { mariadb: {} }", "4:10: it names no database, expected `databases: [...]`, or one in `url`"),
+        (
+            "a: { mariadb: { url: \"postgres:///x\" } }",
+            "4:28: expected a URL such as mariadb://user@host:3306/database",
+        ),
+        ("a: { mariadb: { url: \"mariadb://u:secret@h/x\" } }", "4:28: a password stands in it"),
+        ("a: { mariadb: { databases: [x, x] } }", "4:38: `x` stands twice"),
+        ("a: { mariadb: { databases: [SYS] } }", "4:35: the server makes this one by itself"),
+        ("a: { mariadb: { databases: [\"\"] } }", "4:35: `` is no name of a database"),
+        ("a: { mariadb: { databases: [x], password_file: y } }", "4:54: `y` is no absolute path"),
+        (
+            "{ a: { mariadb: { databases: [x] } }, b: { mariadb: { databases: [y, x] } } }",
+            "4:48: the source `a` has the database `x` too",
+        ),
+        ("a: { command: {} }", "4:21: the key `run` is missing"),
+        ("a: { command: { run: [] } }", "4:28: the command is empty"),
+        ("a: { command: { run: [./x] } }", "4:28: `./x` is a relative path"),
+        ("a: { command: { run: [x], restore: [] } }", "4:42: the command is empty"),
+        ("a: { command: { run: [x], timeout: 0s } }", "4:42: `0s` is no time at all"),
+        (
+            "{ a: { files: { root: /x, at: command/b } }, b: { command: { run: [x] } } }",
+            "4:37: `command/b` is where the source `b` stands",
+        ),
+    ] {
+        is_refused(&format!("apps:\n  web:\n    sources:\n      {sources}\n"), expected);
+    }
 }
 
 /// Shows P1.

@@ -40,10 +40,8 @@ const EXCERPT_CHARACTERS: usize = 200;
 const NOT_ASCII_SAFE: [&str; 7] = ["BIG5", "GB18030", "GBK", "JOHAB", "SHIFT_JIS_2004", "SJIS", "UHC"];
 
 /// Reads a whole script without sending any of it.
-///
-/// # Errors
-/// As [`run`], but for those of a server.
-pub(crate) fn inspect(script: &mut dyn Read, database: &str, cancel: &Cancel) -> Result<Outline> {
+#[cfg(test)]
+fn inspect(script: &mut dyn Read, database: &str, cancel: &Cancel) -> Result<Outline> {
     let mut splitter = Splitter::new(script, database, cancel);
     while splitter.next()?.is_some() {}
     Ok(splitter.outline())
@@ -274,7 +272,10 @@ fn failed(sent: &Sent<'_>, error: &postgres::Error, cancel: &Cancel) -> Error {
 
 /// What the server says, or what came between.
 fn said(error: &postgres::Error) -> String {
-    let Some(told) = error.as_db_error() else { return error.to_string() };
+    let Some(told) = error.as_db_error() else {
+        let cause = std::error::Error::source(error).map(|cause| format!(": {cause}"));
+        return error.to_string() + &cause.unwrap_or_default();
+    };
     let mut said = shown(told.message().as_bytes());
     for (label, more) in [("", told.detail()), ("at: ", told.where_())] {
         if let Some(more) = more {

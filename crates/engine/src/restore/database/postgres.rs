@@ -83,7 +83,12 @@ impl Maker for Postgres<'_> {
             no_privileges: request.no_privileges,
             jobs: workers::count(request.threads),
         };
-        let staged = staging.make(&staged_name, self.database, dump, None, watch)?;
+        // Of a dump that came without a manifest, the live one says what it is made with.
+        let like = match self.database.attributes.owner.as_str() {
+            "" => facts::database(&mut self.session, &self.database.name, watch.cancel)?,
+            _ => None,
+        };
+        let staged = staging.make(&staged_name, self.database, dump, like.as_ref(), watch)?;
         stage::compare_rows(&request.name, &self.database.tables, &staged.tables)?;
         watch.cancel.check()?;
         if let Some(there) = &self.there {

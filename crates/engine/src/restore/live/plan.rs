@@ -46,6 +46,8 @@ pub struct LivePlan {
     pub roots: Vec<PlannedRoot>,
     /// What the snapshot lacks, one line each.
     pub lacks: Vec<String>,
+    /// Entries that are not restored: answers to queries stand nowhere but in the snapshot.
+    pub exports: Vec<String>,
     /// Sources that stay as they are.
     pub not_restored: Vec<NotRestored>,
     /// How much of what.
@@ -439,6 +441,7 @@ mod tests {
                 scripts: Vec::new(),
                 roots: Vec::new(),
                 lacks: Vec::new(),
+                exports: Vec::new(),
                 not_restored: Vec::new(),
                 counts: Counts::default(),
                 overwritten: Vec::new(),

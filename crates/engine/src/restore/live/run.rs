@@ -379,7 +379,6 @@ impl<'a> Run<'a> {
         // A signal that came asks to stop the restore, not to leave it half undone.
         let cancel = Cancel::new();
         let mut failures = Vec::new();
-        servers::end_ours(&self.journal.story).map_err(|error| vec![error.to_string()])?;
         if self.journal.story.has_swapped() {
             self.stop_again(&cancel)?;
         }
@@ -388,6 +387,7 @@ impl<'a> Run<'a> {
             let phase = if keep_new { Phase::Returning } else { Phase::Swapping };
             self.journal.enter(phase, self.host.clock.timestamp()).map_err(|error| vec![error.to_string()])?;
         }
+        servers::end_ours(&self.journal.story).map_err(|error| vec![error.to_string()])?;
         if self.journal.story.has_swapped() {
             servers::keep_out(&self.journal.story, &cancel).map_err(|error| vec![error.to_string()])?;
         }

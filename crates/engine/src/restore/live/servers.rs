@@ -13,7 +13,7 @@ use super::name::Name;
 use super::plan::LivePlan;
 use super::step::{REMOVED, SWAP};
 use super::target::Targets;
-use super::terms::{Over, Root, RootKind, Terms, absolute};
+use super::terms::{Mode, Over, Root, RootKind, Terms, absolute};
 use crate::pg::facts::{self, Database};
 use crate::pg::inplace::{self, InPlace};
 use crate::pg::stage::{self, Staging};
@@ -162,6 +162,11 @@ struct Look<'a> {
 
 impl Look<'_> {
     fn source(&mut self, wanted: &Wanted<'_>) -> Result<()> {
+        if self.request.mode == Mode::Merge {
+            let what = format!("the source {}: databases of a server cannot be merged", wanted.source.name);
+            self.plan.refuse(ErrorKind::Usage, what, "restore it as a whole, or leave it out with --only");
+            return Ok(());
+        }
         let mut server = wanted.server.clone();
         let is_restored = |name: &str| wanted.databases.iter().any(|database| database.name == name);
         // What is renamed cannot be worked from.
@@ -331,7 +336,12 @@ impl Look<'_> {
         let is_made = wanted.recorded.roles.iter().any(|role| role.name == *owner);
         let is_told = is_made && !(self.request.no_owner && self.request.no_privileges);
         let name = std::slice::from_ref(owner);
-        if self.request.no_owner || is_told || facts::missing_roles(session, name, self.cancel)?.is_empty() {
+        // Where nothing is known of it, it becomes whoever restores it.
+        if owner.is_empty()
+            || self.request.no_owner
+            || is_told
+            || facts::missing_roles(session, name, self.cancel)?.is_empty()
+        {
             return Ok(());
         }
         let what = format!(
@@ -414,6 +424,18 @@ impl Look<'_> {
                 size(recorded.size_bytes)
             );
             self.plan.refuse(ErrorKind::NoSpace, what, "make room on the server, or restore with --in-place");
+        }
+        let name = facts::shown(&recorded.name);
+        if wanted.recorded.schema_only {
+            self.plan.lacks.push(format!("the rows of {name}, whose structure alone was backed up"));
+            if live.is_some() {
+                let what = format!("the snapshot holds the structure of {name} alone, which would take its place");
+                self.plan.refuse(ErrorKind::Usage, what, "restore it beside the live one with --to-database NAME");
+            }
+        }
+        let empty = recorded.excluded_tables.iter().map(|table| quoted(table)).collect::<Vec<_>>().join(", ");
+        if !empty.is_empty() {
+            self.plan.lacks.push(format!("rows of tables of {name}, left out on purpose: {empty}"));
         }
         if recorded.format == "plain" {
             self.plan.scripts.push(format!("on {}, for {}", line.server, facts::shown(&recorded.name)));

@@ -141,6 +141,7 @@ impl<'a> Survey<'a> {
             scripts: Vec::new(),
             roots: targets.planned.clone(),
             lacks,
+            exports: targets.exports.clone(),
             not_restored: targets.apart.clone(),
             counts: super::plan::Counts::default(),
             overwritten: Vec::new(),

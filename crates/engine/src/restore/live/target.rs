@@ -20,6 +20,8 @@ use crate::sqlite::LOGS;
 use crate::{Error, ErrorKind, Result};
 
 const NOTHING: &str = "nothing was written, and nothing was stopped";
+/// The kind of what was asked of a database, and stands nowhere.
+const EXPORT: &str = "export";
 
 /// The sources of a restore, before anything live was looked at.
 pub(super) struct Targets<'a> {
@@ -31,6 +33,8 @@ pub(super) struct Targets<'a> {
     pub(super) planned: Vec<PlannedRoot>,
     /// What the snapshot lacks.
     pub(super) lacks: Vec<String>,
+    /// What in it is never restored in place: answers to queries.
+    pub(super) exports: Vec<String>,
     /// What is left as it is.
     pub(super) apart: Vec<NotRestored>,
 }
@@ -55,6 +59,7 @@ pub(super) fn find<'a>(archive: &'a Archive, request: &'a LiveRequest, host: &Ho
         roots: Vec::new(),
         planned: Vec::new(),
         lacks: lacks(head),
+        exports: Vec::new(),
         apart: Vec::new(),
     };
     for source in &head.sources {
@@ -73,7 +78,9 @@ pub(super) fn find<'a>(archive: &'a Archive, request: &'a LiveRequest, host: &Ho
         }
         let globs = if globs.iter().any(|glob| glob.is_none()) { Vec::new() } else { globs };
         let globs: Vec<String> = globs.into_iter().flatten().cloned().collect();
-        if source.kind == "postgres" {
+        if source.kind == EXPORT {
+            targets.exports.push(lifeboat_format::path::shown(source.place().as_bytes()));
+        } else if source.kind == "postgres" {
             targets.add_databases(source, globs, host.data_dir)?;
         } else {
             targets.add(source, globs)?;
@@ -105,7 +112,8 @@ pub(crate) fn carried(head: &Head) -> Result<Option<Carried>> {
 /// `--only`, each a source of the snapshot with what is wanted of it; the name
 /// of a part of the app stands for what the part holds.
 fn parse_all(only: &[String], head: &Head, app: Option<&AppConfig>) -> Result<Vec<(String, Option<String>)>> {
-    let names: Vec<&str> = head.sources.iter().map(|source| source.name.as_str()).collect();
+    let restored = head.sources.iter().filter(|source| source.kind != EXPORT);
+    let names: Vec<&str> = restored.map(|source| source.name.as_str()).collect();
     let mut all = Vec::new();
     for text in only {
         let (name, glob) = parse_only(text)?;

@@ -75,15 +75,21 @@ pub(crate) fn files(env: &TestEnv, more: &str) -> String {
 
 /// An application of files and two databases, each with 10 rows in the archive and 30 by now, 20 of these in a log.
 pub(crate) fn application(mode: &str) -> Live {
+    application_with(mode, "", &|| {})
+}
+
+/// The same with further `sources`, and what happens to them after the backup.
+pub(crate) fn application_with(mode: &str, sources: &str, change: &dyn Fn()) -> Live {
     let env = TestEnv::new();
     env.write("live/app/conf/app.conf", "port = 80\n");
     env.mkdir("live/app/data");
     for path in [SOURCE, AMONG_FILES] {
         write(&env, path, mode, 10, false);
     }
-    configure(&env, &files(&env, ""), &[("main", SOURCE)], "");
+    configure(&env, &(files(&env, "") + sources), &[("main", SOURCE)], "");
     env.run("touch", ["-d", "2021-02-03", "live/app/data", "live/app", "live/app/conf"]).ok();
     env.lifeboat(["backup", "app", "-o", "app.tar.zst"]).ok();
+    change();
     for path in [SOURCE, AMONG_FILES] {
         write(&env, path, mode, 20, true);
     }

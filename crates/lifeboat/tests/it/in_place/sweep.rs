@@ -4,7 +4,7 @@
 use std::collections::BTreeMap;
 use std::path::Path;
 
-use lifeboat_store::testing::{can_run, sweep};
+use lifeboat_store::testing::{can_run, sweep, sweep_some};
 
 use super::databases::without_kept;
 use super::{Live, application, change};
@@ -12,11 +12,11 @@ use crate::env::Run;
 use crate::faults::{calls, trace, traced};
 use crate::fidelity::{Tree, assert_same};
 
-mod databases;
+pub(crate) mod databases;
 
 /// What changes something, and what is called in between. Between two of these
 /// nothing changes, so that every state is one before a call of this list.
-const CALLS: [&str; 21] = [
+const CALLS: [&str; 22] = [
     "renameat2",
     "renameat",
     "mkdir",
@@ -38,16 +38,43 @@ const CALLS: [&str; 21] = [
     "fsetxattr",
     "openat2",
     "wait4",
+    // A message to a server, so that a process dies before each statement.
+    "sendto",
 ];
+
+/// What a scene has besides files, which is restored with them.
+pub(crate) trait Beside {
+    /// Back to the state before any restore.
+    fn reset(&self);
+    /// How many cases of an enumeration are played without `scripts/sweep`; `None`: as usual.
+    fn share(&self) -> Option<usize> {
+        None
+    }
+    /// Remembers the present state as the one after a restore.
+    fn note_new(&mut self);
+    /// It is in the state before, or after a restore, whatever is kept.
+    fn assert_is(&self, is_new: bool, what: &str);
+    /// Nothing of a restore is left.
+    fn assert_nothing_left(&self, what: &str);
+}
+
+/// Nothing is beside.
+impl Beside for () {
+    fn reset(&self) {}
+    fn note_new(&mut self) {}
+    fn assert_is(&self, _: bool, _: &str) {}
+    fn assert_nothing_left(&self, _: &str) {}
+}
 
 /// An application with a service and a health check, restored again and again
 /// from the same state.
-struct Scene {
-    live: Live,
-    mode: &'static str,
+pub(crate) struct Scene {
+    pub(crate) live: Live,
+    pub(crate) mode: &'static str,
     /// `live` before a restore, and the application after it.
     old: Tree,
     new: Tree,
+    beside: Box<dyn Beside>,
 }
 
 impl Scene {
@@ -65,17 +92,24 @@ impl Scene {
 
     /// The scene whose state before any restore is the present one.
     fn of(live: Live, mode: &'static str) -> Self {
+        Self::with(live, mode, Box::new(()))
+    }
+
+    /// The same with what is beside.
+    pub(crate) fn with(live: Live, mode: &'static str, beside: Box<dyn Beside>) -> Self {
         live.env.run("cp", ["-a", "live", "pristine"]).ok();
-        let mut scene = Self { live, mode, old: Tree::new(), new: Tree::new() };
+        let mut scene = Self { live, mode, old: Tree::new(), new: Tree::new(), beside };
         scene.reset();
         scene.old = scene.live.all();
         scene.command(&[]).ok();
         scene.new = without_kept(scene.live.app());
+        scene.beside.note_new();
         scene
     }
 
     /// Back to the state before any restore.
-    fn reset(&self) {
+    pub(crate) fn reset(&self) {
+        self.beside.reset();
         let env = &self.live.env;
         for gone in [env.path("live"), env.data_dir()] {
             std::fs::remove_dir_all(gone).unwrap_or(());
@@ -84,7 +118,7 @@ impl Scene {
         env.write("running", "");
     }
 
-    fn arguments(&self) -> [&'static str; 5] {
+    pub(crate) fn arguments(&self) -> [&'static str; 5] {
         ["restore", "app.tar.zst", "--force", "--mode", self.mode]
     }
 
@@ -95,11 +129,19 @@ impl Scene {
     }
 
     /// How often each call is made in an undisturbed run of `arguments`.
-    fn count(&self, arguments: &[&str]) -> BTreeMap<String, usize> {
+    pub(crate) fn count(&self, arguments: &[&str]) -> BTreeMap<String, usize> {
         traced(&self.live.env, &[], arguments).ok();
         let mut calls = calls(&trace(&self.live.env));
         calls.retain(|name, _| CALLS.contains(&name.as_str()));
         calls
+    }
+
+    /// As [`sweep`]; where a restore takes long, a hundredth.
+    fn sweep(&self, name: &str, all: usize, at_least: usize) -> Vec<usize> {
+        match self.beside.share() {
+            None => sweep(name, all, at_least),
+            Some(count) => sweep_some(name, all, count),
+        }
     }
 
     fn is_waiting(&self) -> bool {
@@ -130,6 +172,7 @@ impl Scene {
             let app = self.live.app();
             Self::forget_lost_times(&mut new, &app, what);
             assert_same(&new, &app, what);
+            self.beside.assert_is(true, what);
             return true;
         }
         assert!(code != 0, "{what}: success, and not new");
@@ -141,6 +184,7 @@ impl Scene {
             }
         }
         assert_same(&self.old, &now, &format!("{what} (ended with {code})"));
+        self.beside.assert_is(false, what);
         self.assert_nothing_left(what);
         false
     }
@@ -158,6 +202,7 @@ impl Scene {
     fn assert_nothing_left(&self, what: &str) {
         assert_eq!(self.live.journals(), Vec::<String>::new(), "{what}");
         assert_eq!(self.live.stages(), Vec::<String>::new(), "{what}");
+        self.beside.assert_nothing_left(what);
     }
 }
 
@@ -192,14 +237,14 @@ fn play(test: &str, mode: &'static str, fault: &str, from_then_on: bool) {
     }
 }
 
-fn play_in(scene: &Scene, of: &str, fault: &str, from_then_on: bool) {
+pub(crate) fn play_in(scene: &Scene, of: &str, fault: &str, from_then_on: bool) {
     let mode = scene.mode;
     scene.reset();
     let points = each(&scene.count(&scene.arguments()));
     let (mut old, mut new) = (0, 0);
     let since = if from_then_on { " from then on" } else { "" };
-    let least = if of.is_empty() { 25 } else { 15 };
-    for number in sweep(&format!("restore in place{of}, {mode}, {fault}{since}"), points.len(), least) {
+    let name = format!("restore in place{of}, {mode}, {fault}{since}");
+    for number in scene.sweep(&name, points.len(), if of.is_empty() { 25 } else { 15 }) {
         let (name, time) = &points[number];
         let when = if from_then_on { format!("{fault}:when={time}+") } else { format!("{fault}:when={time}") };
         scene.reset();
@@ -268,7 +313,7 @@ fn a_recovery_killed_at_any_moment_is_finished_by_the_next() {
 }
 
 /// `swaps`: how many renames the restore makes until the last of the swap; all others are done.
-fn kill_the_recovery(scene: &Scene, of: &str, swaps: usize) {
+pub(crate) fn kill_the_recovery(scene: &Scene, of: &str, swaps: usize) {
     let mode = scene.mode;
     let interrupt = || {
         scene.reset();
@@ -278,7 +323,7 @@ fn kill_the_recovery(scene: &Scene, of: &str, swaps: usize) {
     };
     interrupt();
     let points = each(&scene.count(&["recover"]));
-    for number in sweep(&format!("recovery of a restore in place{of}, {mode}, killed"), points.len(), 15) {
+    for number in scene.sweep(&format!("recovery of a restore in place{of}, {mode}, killed"), points.len(), 15) {
         let (name, time) = &points[number];
         interrupt();
         let options = inject(name, &format!("signal=KILL:when={time}"));
@@ -314,7 +359,7 @@ fn a_rollback_of_a_state_that_had_started_is_never_left_half_done() {
 }
 
 /// `sick`: the configuration with which the new state is not healthy.
-fn kill_the_rollback(scene: &Scene, of: &str, sick: &str) {
+pub(crate) fn kill_the_rollback(scene: &Scene, of: &str, sick: &str) {
     let (env, mode) = (&scene.live.env, scene.mode);
     env.write("lifeboat.yaml", sick);
     scene.reset();
@@ -323,7 +368,7 @@ fn kill_the_rollback(scene: &Scene, of: &str, sick: &str) {
     let mut calls = calls(&trace(env));
     calls.retain(|name, _| CALLS.contains(&name.as_str()));
     let points = each(&calls);
-    for number in sweep(&format!("rollback of a started restore{of}, {mode}, killed"), points.len(), 20) {
+    for number in scene.sweep(&format!("rollback of a started restore{of}, {mode}, killed"), points.len(), 20) {
         let (name, time) = &points[number];
         scene.reset();
         let options = inject(name, &format!("signal=KILL:when={time}"));
@@ -332,9 +377,11 @@ fn kill_the_rollback(scene: &Scene, of: &str, sick: &str) {
         if scene.is_waiting() && env.lifeboat(["recover"]).exit_code() == 21 {
             // It had started, and nobody had begun to take it back: that is for a person to say.
             assert_same(&scene.new, &without_kept(scene.live.app()), &what);
+            scene.beside.assert_is(true, &what);
             env.lifeboat(["restore", "--rollback"]).ok();
         }
         assert!(!scene.is_waiting() && env.path("running").exists(), "{what}");
         assert_same(&old, &without_kept(scene.live.app()), &what);
+        scene.beside.assert_is(false, &what);
     }
 }

@@ -7,12 +7,12 @@ use super::restore::TABLE;
 use super::served::Served;
 
 /// The manifest of an archive.
-fn head(served: &Served<'_>, archive: &str) -> Value {
+pub(crate) fn head(served: &Served<'_>, archive: &str) -> Value {
     served.env.lifeboat(["backup", "list", "--json", archive]).ok().json_lines().swap_remove(0)
 }
 
 /// An app with one database of `owner`, who is no superuser, and one with files.
-fn shop<'c>(cluster: &'c Cluster, stem: &str) -> (Served<'c>, String) {
+pub(crate) fn shop<'c>(cluster: &'c Cluster, stem: &str) -> (Served<'c>, String) {
     let owner = cluster.role("structure owner", "LOGIN").name;
     let database = cluster.create_db(stem, &format!("OWNER {}", ident(&owner)));
     let served = Served::new(cluster, &[&database]);

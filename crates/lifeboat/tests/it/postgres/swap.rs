@@ -139,7 +139,7 @@ fn what_would_be_lost_with_the_live_database_is_refused_by_name() {
         it.database(0)["extensions"] = serde_json::json!(["plpgsql_of_elsewhere"]);
     });
     refused(&served, &[], 1, &["lacks the extension plpgsql_of_elsewhere"]);
-    served.force(&["--mode", "merge"]).code(2);
+    refused(&served, &["--mode", "merge"], 2, &["cannot be merged"]);
 }
 
 /// Shows D5.

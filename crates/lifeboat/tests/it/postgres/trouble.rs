@@ -89,16 +89,19 @@ fn a_session_that_does_not_end_rolls_the_restore_back() {
     let comes = format!(
         "#!/bin/sh\nexport PGHOST='{}' PGPORT={} PGUSER=postgres\nsetsid psql -X -c 'SELECT pg_sleep(600)' -d '{name}' \
          >/dev/null 2>&1 </dev/null &\nuntil [ \"$(psql -XAtc \"SELECT count(*) FROM pg_stat_activity WHERE query LIKE '%sleep(600)%' \
-         AND datname = '{name}'\" -d postgres)\" = 1 ]; do sleep 0.05; done\n",
+         AND datname = '{name}'\" -d postgres)\" = 1 ]; do sleep 0.05; done\nrm '{}'\n",
         cluster.socket_dir().display(),
-        cluster.port()
+        cluster.port(),
+        served.env.path("running").display()
     );
     served.env.write("comes", comes);
     served.env.set_mode("comes", 0o755);
     let comes = served.env.path("comes");
+    let running = served.env.write("running", "");
     served.configure(&format!(
-        "    services: {{ commands: {{ it: {{ stop: [{0}], start: ['true'], status: ['true'] }} }} }}\n",
-        comes.display()
+        "    services: {{ commands: {{ it: {{ stop: [{}], start: [touch, {running}], status: [test, -e, {running}] }} }} }}\n",
+        comes.display(),
+        running = running.display()
     ));
     fails(&served, &[], 20, &["rolled back", "superuser"]);
     let ends =
@@ -173,7 +176,7 @@ fn a_disk_that_is_or_becomes_full_ends_the_restore_and_nothing_is_left_on_it() {
     let served = changed(&cluster, "full", &format!("TABLESPACE {}", ident(&tablespace)));
     served.sql(
         "CREATE TABLE large AS SELECT g, (SELECT string_agg(md5(g::text || i), '') FROM generate_series(1, 60) i) \
-         FROM generate_series(1, 7500) g",
+         FROM generate_series(1, 9000) g",
     );
     served.backup();
     let used = || rustix::fs::statvfs(&small).map(|it| it.f_blocks - it.f_bfree).unwrap();
@@ -279,11 +282,14 @@ fn a_server_that_is_gone_in_the_middle_of_the_swap_is_recovered_when_it_is_back(
         let live = fingerprint(&cluster, served.database());
         // It takes its time to start, and there is nothing left to check.
         let (starts, goes) = (served.env.path("starts"), served.env.path("goes"));
+        let running = served.env.write("running", "");
         served.configure(&format!(
-            "    services: {{ commands: {{ it: {{ stop: ['true'], start: [sh, -c, \"touch '{}'; until [ -e '{}' ]; do sleep 0.02; done\"], status: ['true'] }} }} }}\n    \
+            "    services: {{ commands: {{ it: {{ stop: [rm, -f, {running}], status: [test, -e, {running}], \
+             start: [sh, -c, \"touch {running} {}; until [ -e {} ]; do sleep 0.02; done\"] }} }} }}\n    \
              health: [{{ command: ['false'], timeout: 100ms, every: 50ms }}]\n",
             starts.display(),
-            goes.display()
+            goes.display(),
+            running = running.display()
         ));
         let running = served.start(&[]);
         wait_until("the swap is done", || starts.exists());

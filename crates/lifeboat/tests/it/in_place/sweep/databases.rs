@@ -19,6 +19,11 @@ fn can_play(test: &str) -> bool {
 /// `lifeboat.yaml`: healthy when `test OPTION running` succeeds within `timeout`, which has to be long where it
 /// should succeed: a traced check on a busy machine takes its time.
 fn set_up(env: &TestEnv, option: &str, timeout: &str) -> String {
+    set_up_with(env, "", option, timeout)
+}
+
+/// The same with further `sources`.
+pub(crate) fn set_up_with(env: &TestEnv, sources: &str, option: &str, timeout: &str) -> String {
     let path = |path: &str| env.path(path).display().to_string();
     // The old state is left as it is, so that it can be compared.
     let start = format!(
@@ -34,7 +39,7 @@ fn set_up(env: &TestEnv, option: &str, timeout: &str) -> String {
         "    services:\n      commands:\n        web: {{ stop: [rm, -f, {running}], start: [{start}], status: [test, -e, {running}] }}\n    \
          health: [{{ command: [test, {option}, {running}], timeout: {timeout}, every: 100ms }}]\n"
     );
-    configure(env, &files(env, ""), &[("main", SOURCE)], &more);
+    configure(env, &(files(env, "") + sources), &[("main", SOURCE)], &more);
     String::from_utf8(env.read("lifeboat.yaml")).unwrap()
 }
 
