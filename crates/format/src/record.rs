@@ -11,6 +11,10 @@ use crate::model::{Entry, EntryKind, Outcome, Sha256};
 use crate::path::EntryPath;
 use crate::{Error, ErrorKind, Result};
 
+mod mariadb;
+
+pub use mariadb::{Mariadb, MariadbDatabase};
+
 /// The format that this version writes. A reader refuses another major number.
 pub const FORMAT: &str = "lifeboat/1";
 
@@ -146,43 +150,6 @@ pub struct Export {
     pub database: String,
     /// Rows, without the line of the columns' names.
     pub rows: u64,
-}
-
-/// What is recorded of databases of one MariaDB or MySQL server.
-#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
-pub struct Mariadb {
-    /// The server's version, as it writes it, such as `10.11.6-MariaDB`.
-    pub server_version: String,
-    /// The databases.
-    pub databases: Vec<MariadbDatabase>,
-}
-
-/// A database of a [`Mariadb`] source.
-#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
-pub struct MariadbDatabase {
-    /// Its name.
-    pub name: String,
-    /// The entry that is its dump.
-    pub path: String,
-    /// When its dump began, whose one transaction holds the state of then.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub point: Option<jiff::Timestamp>,
-    /// Its default character set.
-    pub charset: String,
-    /// Its default collation.
-    pub collation: String,
-    /// Bytes that it took on the server's disk, by the server's estimate.
-    #[serde(default)]
-    pub size_bytes: u64,
-    /// Rows of each table.
-    #[serde(default)]
-    pub tables: BTreeMap<String, Rows>,
-    /// Tables whose rows were left out on purpose.
-    #[serde(default, skip_serializing_if = "Vec::is_empty")]
-    pub excluded_tables: Vec<String>,
-    /// Tables that take no part in transactions: they are as they stood when they were read.
-    #[serde(default, skip_serializing_if = "Vec::is_empty")]
-    pub loose_tables: Vec<String>,
 }
 
 /// What is recorded of databases of one PostgreSQL server.

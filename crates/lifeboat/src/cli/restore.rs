@@ -24,6 +24,8 @@ Examples:
       Also delete what the snapshot does not hold; what the backup left out stays
   lifeboat restore latest --only db/shop --to-database shop_test
       One database under another name, beside the live one
+  lifeboat restore latest --only ldap
+      Give the command of the source `ldap` what it had printed, after asking
   lifeboat restore --undo
       Put back what the last restore replaced
   lifeboat restore app-backup-2026-02-24.tar.zst --to /tmp/look
@@ -142,6 +144,10 @@ fn keep(text: &str) -> std::result::Result<Keep, String> {
     parse_keep(text).map_err(|_| "expected a number with a unit, such as 7d or 12h, or forever".to_owned())
 }
 
+fn agreed(args: &Args) -> restore_live::Agreed {
+    restore_live::Agreed { force: args.force, unauthenticated: args.allow_unauthenticated, config: args.trust_config }
+}
+
 pub(crate) fn run(args: &Args, surface: Surface<'_>) -> Result<u8> {
     match decide(args, surface) {
         Some(decided) => decided,
@@ -193,11 +199,7 @@ fn restore(args: &Args, surface: Surface<'_>) -> Result<u8> {
         };
         return restore_database::run(request, surface);
     }
-    let agreed = restore_live::Agreed {
-        force: args.force,
-        unauthenticated: args.allow_unauthenticated,
-        config: args.trust_config,
-    };
+    let agreed = agreed(args);
     if let Some(source) = surface.app.command_source(&archive, &args.only)? {
         let request = CommandRequest { archive, source, threads: args.threads, ..CommandRequest::default() };
         return restore_command::run(request, agreed, args.dry_run, surface);

@@ -302,7 +302,7 @@ fn a_hostile_configuration_is_refused_and_nothing_of_it_is_done() {
         (with("/health/0", json!({ "command": touch, "timeout": "0s" })), 13, "is no time at all"),
         (with("/health/1/status", json!(7)), 13, "7 is no HTTP status"),
         (with("/health/1/status", json!(-1)), 13, "cannot be"),
-        (with("/sources", json!({ "all": { "postgres": {} } })), 17, "is of a kind that this version does not know"),
+        (with("/sources", json!({ "all": { "mongodb": {} } })), 17, "is of a kind that this version does not know"),
         (with("/sources", json!([])), 13, "cannot be"),
         (with("/version", json!({ "file": "VERSION" })), 13, "`VERSION` is no absolute path"),
         (with("/keep_replaced", json!("never")), 13, "`never` is no such time"),

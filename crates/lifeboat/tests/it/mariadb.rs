@@ -68,7 +68,7 @@ fn wrapped(env: &TestEnv, script: &str) -> PathBuf {
 #[test]
 fn an_odd_database_comes_back_as_it_was_under_another_name() {
     let Some(server) = Server::shared("an_odd_database_comes_back_as_it_was_under_another_name") else { return };
-    let (name, copy) = (odd(server, "odd `x\" 表"), server.unique("copy"));
+    let (name, copy) = (odd(server, "odd `x` 表"), server.unique("copy"));
     let user = server.user("all", ALL);
     let env = configured(server, &user, &[&name], "");
     let said = env.lifeboat(["backup"]).ok();

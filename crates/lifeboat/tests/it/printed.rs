@@ -14,8 +14,9 @@ fn configured(run: &str, restore: &str, more: &str) -> TestEnv {
 
 fn configure(env: &TestEnv, run: &str, restore: &str, more: &str) {
     let dir = env.path("");
-    let dir = dir.to_str().unwrap().trim_end_matches('/');
-    let command = |script: &str| serde_json::to_string(&["sh", "-c", &script.replace("DIR", dir)]).unwrap();
+    let dir = dir.to_str().expect("temporary names are UTF-8").trim_end_matches('/');
+    let command =
+        |script: &str| serde_json::to_string(&["sh", "-c", &script.replace("DIR", dir)]).expect("texts are JSON");
     let restore = if restore.is_empty() { String::new() } else { format!(", restore: {}", command(restore)) };
     env.write(
         "lifeboat.yaml",

@@ -204,6 +204,46 @@ fn a_mistake_in_a_new_key_is_an_error_with_its_place() {
     is_refused(&format!("backup_dir: here\n{}", app("")), "1:13: `here` is no such directory");
 }
 
+/// Shows D15.
+#[test]
+fn a_mistake_in_a_source_that_a_program_prints_is_an_error_with_its_place() {
+    for (sources, expected) in [
+        ("a: { mariadb: {} }", "4:10: it names no database, expected `databases: [...]`, or one in `url`"),
+        (
+            "a: { mariadb: { url: \"postgres:///x\" } }",
+            "4:28: expected a URL such as mariadb://user@host:3306/database",
+        ),
+        ("a: { mariadb: { url: \"mariadb://u:secret@h/x\" } }", "4:28: a password stands in it"),
+        ("a: { mariadb: { databases: [x, x] } }", "4:38: `x` stands twice"),
+        ("a: { mariadb: { databases: [SYS] } }", "4:35: the server makes this one by itself"),
+        ("a: { mariadb: { databases: [\"\"] } }", "4:35: `` is no name of a database"),
+        ("a: { mariadb: { databases: [x], password_file: y } }", "4:54: `y` is no absolute path"),
+        (
+            "{ a: { mariadb: { databases: [x] } }, b: { mariadb: { databases: [y, x] } } }",
+            "4:48: the source `a` has the database `x` too",
+        ),
+        ("a: { command: {} }", "4:21: the key `run` is missing"),
+        ("a: { command: { run: [] } }", "4:28: the command is empty"),
+        ("a: { command: { run: [./x] } }", "4:28: `./x` is a relative path"),
+        ("a: { command: { run: [x], restore: [] } }", "4:42: the command is empty"),
+        ("a: { command: { run: [x], timeout: 0s } }", "4:42: `0s` is no time at all"),
+        (
+            "{ a: { files: { root: /x, at: command/b } }, b: { command: { run: [x] } } }",
+            "4:37: `command/b` is where the source `b` stands",
+        ),
+    ] {
+        is_refused(&format!("apps:\n  web:\n    sources:\n      {sources}\n"), expected);
+    }
+    for sources in [
+        "{ a: { mariadb: { url: \"mysql://h/x\" } }, b: { mariadb: { url: \"mariadb:///x\" } } }\n    required: [a/x]",
+        "{ a: { command: { run: [x] } }, b: { command: { run: [x], restore: [y, z], timeout: 5m } } }",
+    ] {
+        load(&format!("apps:\n  web:\n    sources:\n      {sources}\n")).unwrap();
+    }
+    let part = "apps:\n  web:\n    sources: { a: { command: { run: [x] } } }\n    parts: { p: { a: [x] } }\n";
+    is_refused(part, "4:19: `a` has no parts");
+}
+
 /// Shows P1.
 #[test]
 fn a_mistake_in_a_source_is_an_error_with_its_place() {
