@@ -7,10 +7,6 @@ use super::odd::Odd;
 use super::restore::{CHANGE, TABLE};
 use super::served::Served;
 
-fn attributes_aside(text: &str) -> String {
-    text.split_once("\n======\n").unwrap().1.to_owned()
-}
-
 /// Shows D8.
 #[test]
 fn a_database_is_restored_under_another_name_and_says_how_to_drop_it() {
@@ -98,7 +94,7 @@ fn a_restore_under_another_name_that_fails_leaves_nothing() {
     served.sql(TABLE);
     cluster.sql(&there, "CREATE TABLE precious AS SELECT 1 AS x");
     served.backup();
-    std::fs::rename(served.env.path("shop.tar.zst"), served.env.path("own.tar.zst")).unwrap();
+    served.keep_archive();
     let copy = format!("{name} copy");
     // Other tests use this server too.
     let all = || -> Vec<String> {
