@@ -68,7 +68,11 @@ fn write_dump(run: &Run<'_>, begun: Begun, seen: &Seen) -> Result<Made> {
     let mut sources = vec![dumped.description];
     let postgres = sources[0].details.postgres.as_ref();
     let path = postgres.and_then(|postgres| Some(postgres.databases.first()?.path.clone()));
-    let item = dumped.items.into_iter().find(|item| Some(item.path().to_string()) == path).ok_or_else(not_one)?;
+    let item = dumped
+        .items
+        .into_iter()
+        .find(|item| path.as_ref().is_some_and(|path| item.path().as_bytes() == path.as_bytes()))
+        .ok_or_else(not_one)?;
     run.target.create_dir()?;
     let is_over = AtomicBool::new(false);
     let (written, counted) = std::thread::scope(|scope| {

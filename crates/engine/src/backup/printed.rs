@@ -130,7 +130,7 @@ fn record(name: &str, path: &EntryPath, dump: &Dump) -> MariadbDatabase {
     let loose = held.clone().filter(|table| !table.is_transactional);
     MariadbDatabase {
         name: name.to_owned(),
-        path: path.to_string(),
+        path: String::from_utf8_lossy(path.as_bytes()).into_owned(),
         point: None,
         charset: database.charset.clone(),
         collation: database.collation.clone(),

@@ -218,7 +218,7 @@ impl Server {
             let database = &member.database;
             databases.push(PostgresDatabase {
                 name: database.name.clone(),
-                path: place.join(manner.entry_name(&database.name).as_bytes())?.to_string(),
+                path: format!("{place}/{}", manner.entry_name(&database.name)),
                 format: manner.written().word().to_owned(),
                 attributes: database.attributes.clone(),
                 size_bytes: database.size_bytes.unwrap_or(0),

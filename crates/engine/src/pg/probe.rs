@@ -26,7 +26,7 @@ const CUT_SHORT: &str = "it does not end as a dump does: it was cut short";
 /// The probes of one archive.
 pub(crate) struct Probes {
     /// The dumps, by their entries.
-    dumps: BTreeMap<String, Kind>,
+    dumps: BTreeMap<Vec<u8>, Kind>,
     tools: Option<Tools>,
     cancel: Cancel,
     seen: Rc<RefCell<Seen>>,
@@ -71,7 +71,7 @@ impl Probes {
                     "plain" => Kind::Plain,
                     _ => continue,
                 };
-                dumps.insert(database.path.clone(), kind);
+                dumps.insert(database.path.clone().into_bytes(), kind);
             }
         }
         let needs_tools = dumps.values().any(|kind| matches!(kind, Kind::Custom(_)));
@@ -97,14 +97,15 @@ impl Probes {
             }
             DumpFormat::Plain => Kind::Plain,
         };
-        probes.dumps.insert(path.to_string(), kind);
+        probes.dumps.insert(path.as_bytes().to_vec(), kind);
         Ok(probes)
     }
 
     /// What looks into the entry `path`, if it is a dump.
     pub(crate) fn probe(&self, path: &EntryPath) -> Option<Box<dyn ContentProbe>> {
+        let kind = *self.dumps.get(path.as_bytes())?;
         let path = path.to_string();
-        match *self.dumps.get(&path)? {
+        match kind {
             Kind::Plain => Some(Box::new(Plain { closing: Closing::default(), seen: Rc::clone(&self.seen) })),
             Kind::Custom(major) => match self.tools.as_ref().filter(|tools| tools.major >= major) {
                 Some(tools) => Some(Box::new(Custom::start(tools, (path, major), &self.cancel, &self.seen))),

@@ -260,7 +260,7 @@ fn head_of(found: &Found<'_>, kind: Kind, entry: &Entry) -> Head {
         let attributes = DatabaseAttributes { connection_limit: -1, ..DatabaseAttributes::default() };
         let database = PostgresDatabase {
             name: found.database.to_owned(),
-            path: entry.path.to_string(),
+            path: entry_path(kind, found.source, found.database),
             format: format.word().to_owned(),
             attributes,
             size_bytes: entry.size,

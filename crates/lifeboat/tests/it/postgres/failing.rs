@@ -93,7 +93,7 @@ fn a_server_that_stops_in_the_middle_is_a_failed_source() {
     let served = shop(&cluster, "stopped");
     served.sql("INSERT INTO large SELECT g, repeat(md5(g::text), 40) FROM generate_series(1, 20000) g");
     let script = "cd \"$(dirname \"$0\")\"; rm -f pipe; mkfifo pipe; \"$REAL\" \"$@\" > pipe & pid=$!
-        { head -c 300000; touch halfway; while [ ! -e stopped ]; do sleep 0.05; done; cat; } < pipe
+        { head -c 5000000; touch halfway; while [ ! -e stopped ]; do sleep 0.05; done; cat; } < pipe
         wait $pid";
     for signal in ["QUIT", "INT", "KILL"] {
         let source = bin_dir(&pg_dump(&served, script));
