@@ -3,7 +3,6 @@
 
 use std::io::Read as _;
 use std::path::Path;
-use std::sync::atomic::{AtomicBool, Ordering};
 
 use lifeboat_format::archive::verify::ContentProbe;
 use lifeboat_format::capture::Item;
@@ -74,13 +73,7 @@ fn write_dump(run: &Run<'_>, begun: Begun, seen: &Seen) -> Result<Made> {
         .find(|item| path.as_ref().is_some_and(|path| item.path().as_bytes() == path.as_bytes()))
         .ok_or_else(not_one)?;
     run.target.create_dir()?;
-    let is_over = AtomicBool::new(false);
-    let (written, counted) = std::thread::scope(|scope| {
-        let counting = servers::count(vec![counting], scope, &is_over, run.cancel);
-        let written = copy(run, &item);
-        is_over.store(written.is_err(), Ordering::Relaxed);
-        (written, counting.join())
-    });
+    let (written, counted) = servers::counting(vec![counting], run.cancel, || copy(run, &item));
     let written = written?;
     servers::fill(&mut sources, counted?);
     let reports = servers::reports(&sources, seen);

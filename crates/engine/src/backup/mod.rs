@@ -17,7 +17,6 @@ mod target;
 
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
-use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 
 use jiff::Timestamp;
@@ -243,13 +242,8 @@ impl Run<'_> {
         sources.extend(databases.iter().map(|database| database.describe(self.started)));
         sources.extend(dumps.iter().map(|dumped| dumped.description.clone()));
         let stops = Stops::new(self.job.stops.clone(), self.freezing(), self.cancel);
-        let is_over = AtomicBool::new(false);
-        let (read, counted) = std::thread::scope(|scope| {
-            let counting = servers::count(counting, scope, &is_over, self.cancel);
-            let read = self.read(roots, (databases, dumps), &outputs, &stops);
-            is_over.store(read.is_err(), Ordering::Relaxed);
-            (read, counting.join())
-        });
+        let read = || self.read(roots, (databases, dumps), &outputs, &stops);
+        let (read, counted) = servers::counting(counting, self.cancel, read);
         // Whatever stood still goes on by now; also where reading failed, it is told.
         let frozen = self.pauses.longest();
         let stopped = stops.end();

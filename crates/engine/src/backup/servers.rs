@@ -4,9 +4,9 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::io::{Cursor, Read};
 use std::path::Path;
-use std::sync::atomic::AtomicBool;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
-use std::thread::{Builder, Scope, ScopedJoinHandle};
+use std::thread::{self, Builder, Scope, ScopedJoinHandle};
 use std::time::{Duration, Instant};
 
 use jiff::Timestamp;
@@ -257,11 +257,27 @@ enum CountingOne<'scope> {
 }
 
 /// Counts that are under way, of each source.
-pub(super) struct Running<'scope>(Vec<(String, Vec<CountingOne<'scope>>)>);
+struct Running<'scope>(Vec<(String, Vec<CountingOne<'scope>>)>);
 
-/// Counts the rows of all databases whose dumps do not tell, each in a thread of
-/// `scope`, until all are counted, the time for it is over, or `is_over` says so.
-pub(super) fn count<'scope, 'env>(
+/// Does `work`, and meanwhile counts the rows of all databases whose dumps do not
+/// tell. Counting goes on until all are counted or the time for it is over, but
+/// no longer than until `work` has failed.
+pub(super) fn counting<T>(
+    all: Vec<Counting>,
+    cancel: &Cancel,
+    work: impl FnOnce() -> Result<T>,
+) -> (Result<T>, Result<Counted>) {
+    let is_over = AtomicBool::new(false);
+    thread::scope(|scope| {
+        let counting = count(all, scope, &is_over, cancel);
+        let done = work();
+        is_over.store(done.is_err(), Ordering::Relaxed);
+        (done, counting.join())
+    })
+}
+
+/// Begins to count, each database in a thread of `scope`.
+fn count<'scope, 'env>(
     all: Vec<Counting>,
     scope: &'scope Scope<'scope, 'env>,
     is_over: &'scope AtomicBool,
@@ -297,7 +313,7 @@ impl Running<'_> {
     ///
     /// # Errors
     /// On cancel.
-    pub(super) fn join(self) -> Result<Counted> {
+    fn join(self) -> Result<Counted> {
         let mut counted = BTreeMap::new();
         for (source, threads) in self.0 {
             let rows = threads.into_iter().map(|one| match one {

@@ -37,9 +37,11 @@ const WALLS: &[(&str, &[&str])] = &[
 /// What starts threads (or children), and the only files that may.
 const STARTS: &[&str] = &["thread::scope", "thread::Builder", ".spawn("];
 const STARTERS: &[&str] = &[
+    "crates/engine/src/backup/servers.rs",
     "crates/engine/src/exec/companion.rs",
     "crates/engine/src/exec/running.rs",
     "crates/engine/src/freeze/guard.rs",
+    "crates/engine/src/pg/session.rs",
     "crates/engine/src/restore/fill.rs",
     "crates/format/src/archive/decode.rs",
     "crates/format/src/archive/pipeline.rs",

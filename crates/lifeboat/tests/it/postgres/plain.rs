@@ -17,7 +17,7 @@ fn plain<'c>(cluster: &'c Cluster, stem: &str) -> (Served<'c>, String) {
     served.configure_source("          format: plain\n", "");
     served.sql(&format!("SET ROLE {}; {TABLE} CREATE VIEW of_goods AS SELECT * FROM goods", ident(&owner)));
     served.backup();
-    std::fs::copy(served.env.path("shop.tar.zst"), served.env.path("own.tar.zst")).unwrap();
+    served.keep_archive();
     (served, owner)
 }
 

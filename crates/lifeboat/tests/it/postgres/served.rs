@@ -69,6 +69,11 @@ impl<'c> Served<'c> {
         self.env.lifeboat(["backup", "shop", "-o", "shop.tar.zst"]).ok();
     }
 
+    /// Keeps the archive as `own.tar.zst`, from which others are made.
+    pub(crate) fn keep_archive(&self) {
+        self.env.run("cp", ["shop.tar.zst", "own.tar.zst"]).ok();
+    }
+
     /// `restore shop.tar.zst` with further options.
     pub(crate) fn restore(&self, options: &[&str]) -> Run {
         self.command(options).run()

@@ -131,9 +131,8 @@ fn what_would_be_lost_with_the_live_database_is_refused_by_name() {
     refused(&served, &[], 22, &["a subscription", &subscription, "DROP SUBSCRIPTION"]);
     served.sql(&format!("ALTER SUBSCRIPTION {subscription} SET (slot_name = NONE); DROP SUBSCRIPTION {subscription}"));
 
-    edit(&served.env, "shop.tar.zst", "edited.tar.zst", |it| it.postgres()["server_version"] = 990_000.into());
-    served.env.run("mv", ["shop.tar.zst", "own.tar.zst"]).ok();
-    served.env.run("mv", ["edited.tar.zst", "shop.tar.zst"]).ok();
+    served.keep_archive();
+    edit(&served.env, "own.tar.zst", "shop.tar.zst", |it| it.postgres()["server_version"] = 990_000.into());
     refused(&served, &[], 17, &["PostgreSQL 99", "which is older"]);
     edit(&served.env, "own.tar.zst", "shop.tar.zst", |it| {
         it.database(0)["extensions"] = serde_json::json!(["plpgsql_of_elsewhere"]);

@@ -195,7 +195,7 @@ fn a_disk_that_is_or_becomes_full_ends_the_restore_and_nothing_is_left_on_it() {
     let said = served.force(&[]).code(14).stderr;
     assert!(said.contains("not enough space for a second") && said.contains("--in-place"), "{said}");
     served.assert_nothing_left("it would not fit");
-    served.env.run("mv", ["shop.tar.zst", "own.tar.zst"]).ok();
+    served.keep_archive();
     edit(&served.env, "own.tar.zst", "shop.tar.zst", |it| it.database(0)["size_bytes"] = 1.into());
     fails(&served, &[], 14, &["could not be restored", "disk space"]);
     cluster.sql("postgres", "CHECKPOINT");
@@ -214,7 +214,7 @@ fn a_dump_that_cannot_be_restored_leaves_nothing() {
     served.sql(&format!("GRANT SELECT ON goods TO {quoted}"));
     served.backup();
     served.sql(&format!("DROP OWNED BY {quoted}; DROP ROLE {quoted}"));
-    served.env.run("mv", ["shop.tar.zst", "own.tar.zst"]).ok();
+    served.keep_archive();
     let edited = |change: &dyn Fn(&mut super::edited::Edited)| edit(&served.env, "own.tar.zst", "shop.tar.zst", change);
     edited(&|it| it.database(0)["tables"]["public.goods"]["rows"] = 16.into());
     fails(&served, &[], 19, &["public.goods has 15 rows, expected 16"]);
