@@ -19,7 +19,7 @@ use super::facts::{Table, shown};
 use super::pin::{APPLICATION, Member, Point, Reached};
 use super::{ENVIRONMENT, blame};
 use crate::config::DumpFormat;
-use crate::exec::{Secret, Tool};
+use crate::exec::Tool;
 use crate::{Cancel, Error, ErrorKind, Result};
 
 /// How long pg_dump waits for a lock at first, and twice that the next time.
@@ -162,9 +162,7 @@ fn start(
     lock_wait: Duration,
     cancel: &Cancel,
 ) -> Result<Started> {
-    let passfile = reached.route.passfile();
-    let env = passfile.as_ref().map(|_| ("PGPASSFILE".to_owned(), Secret::AS_STDIN.to_owned()));
-    let env: Vec<(String, String)> = env.into_iter().collect();
+    let (passfile, env) = (reached.route.passfile(), reached.route.environment());
     let began = Instant::now();
     let mut streams = Vec::new();
     for member in &reached.members {

@@ -10,7 +10,7 @@ use lifeboat_format::record::Rows;
 use serde::{Deserialize, Serialize};
 
 use super::facts::{self, shown};
-use super::{Route, Server, Session, Tools, ident, script, swap};
+use super::{ENVIRONMENT, Route, Server, Session, Tools, ident, script, swap};
 use crate::exec::Tool;
 use crate::{Cancel, Error, ErrorKind, Result};
 
@@ -67,9 +67,11 @@ impl InPlace {
         let tools = self.tools(&mut session, cancel)?;
         let dbname = format!("--dbname={}", route.conninfo(&self.name, &swap::application(id)));
         let to = format!("--file={}", file.display());
-        let argv = tools.command("pg_dump", &["--format=custom", "--no-password", &dbname, &to]);
+        // A database may have another encoding set for its sessions.
+        let encoding = format!("--encoding={}", session.value("SHOW server_encoding", cancel)?.unwrap_or_default());
+        let argv = tools.command("pg_dump", &["--format=custom", "--no-password", &encoding, &dbname, &to]);
         let (secret, env) = (route.passfile(), route.environment());
-        let mut tool = Tool::new(&argv, NO_TIMEOUT).env(&env);
+        let mut tool = Tool::new(&argv, NO_TIMEOUT).without(&ENVIRONMENT).env(&env);
         if let Some(secret) = &secret {
             tool = tool.secret(secret.as_bytes());
         }

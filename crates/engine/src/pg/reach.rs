@@ -405,9 +405,8 @@ impl Route {
     /// password is on its stdin, and nothing that we were started with counts.
     pub(crate) fn environment(&self) -> Vec<(String, String)> {
         let passfile = self.password.as_ref().map(|_| ("PGPASSFILE", crate::exec::Secret::AS_STDIN));
-        // Empty, they are as good as none.
-        let emptied = [("PGPASSWORD", ""), ("PGOPTIONS", "")];
-        passfile.into_iter().chain(emptied).map(|(key, value)| (key.to_owned(), value.to_owned())).collect()
+        // What they say is looked at.
+        passfile.into_iter().chain([("LC_ALL", "C")]).map(|(key, value)| (key.to_owned(), value.to_owned())).collect()
     }
 
     pub(super) fn trust(&self) -> Trust {

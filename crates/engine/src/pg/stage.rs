@@ -8,7 +8,7 @@ use std::time::Duration;
 use lifeboat_format::record::{DatabaseAttributes, PostgresDatabase, Role, Rows};
 
 use super::facts::{self, Database, shown};
-use super::{Route, Session, Tools, ident, literal, quoted, script, swap};
+use super::{ENVIRONMENT, Route, Session, Tools, ident, literal, quoted, script, swap};
 use crate::exec::Tool;
 use crate::report::Watch;
 use crate::{Cancel, Error, ErrorKind, Result};
@@ -125,7 +125,7 @@ impl Staging<'_> {
         arguments.extend(["--", &file]);
         let argv = self.tools.command("pg_restore", &arguments);
         let (secret, env) = (self.route.passfile(), self.route.environment());
-        let mut tool = Tool::new(&argv, NO_TIMEOUT).env(&env);
+        let mut tool = Tool::new(&argv, NO_TIMEOUT).without(&ENVIRONMENT).env(&env);
         if let Some(secret) = &secret {
             tool = tool.secret(secret.as_bytes());
         }

@@ -105,7 +105,10 @@ fn a_server_that_stops_in_the_middle_is_a_failed_source() {
             cluster.stop(signal);
             served.env.write("bin/stopped", "");
             let said = backup.wait().code(18).stderr;
-            assert!(said.contains("could not be made: exit code 1: ") && said.contains("COPY public.large"), "{signal}: {said}");
+            assert!(
+                said.contains("could not be made: exit code 1: ") && said.contains("COPY public.large"),
+                "{signal}: {said}"
+            );
             let archives = served.env.names("backups").iter().filter(|name| name.ends_with(".tar.zst")).count();
             assert_eq!(archives, usize::from(with_files), "{signal}");
             cluster.start();
