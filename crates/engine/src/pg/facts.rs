@@ -22,6 +22,11 @@ const OPTIONS: [(&str, &str); 7] = [
     ("rolreplication", "REPLICATION"),
     ("rolbypassrls", "BYPASSRLS"),
 ];
+/// Whether the role `p` of a query can run programs on the server's host.
+/// Before version 16, who may create roles may join the role that runs programs.
+pub(crate) const RUNS_PROGRAMS: &str = "(p.rolsuper \
+     OR p.rolcreaterole AND pg_catalog.current_setting('server_version_num')::int < 160000 \
+     OR p.rolname IN ('pg_execute_server_program', 'pg_read_server_files', 'pg_write_server_files'))";
 /// Settings that are lists of names, each quoted by itself (GUC_LIST_QUOTE in PostgreSQL's guc_tables).
 const LISTS: [&str; 7] = [
     "local_preload_libraries",
@@ -232,6 +237,15 @@ pub(crate) fn missing_roles(session: &mut Session, names: &[String], cancel: &Ca
     let rows = session.rows("SELECT rolname::text FROM pg_roles WHERE rolname = ANY($1)", &[&names], cancel)?;
     let there: Vec<String> = rows.iter().map(|row| row.get(0)).collect();
     Ok(names.iter().filter(|name| !there.contains(name)).cloned().collect())
+}
+
+/// Those of the roles `names` whose members can run programs on the server's host.
+pub(crate) fn running_programs(session: &mut Session, names: &[String], cancel: &Cancel) -> Result<Vec<String>> {
+    let sql = format!(
+        "SELECT r.rolname::text FROM pg_roles r WHERE r.rolname = ANY($1) AND EXISTS \
+         (SELECT 1 FROM pg_roles p WHERE {RUNS_PROGRAMS} AND pg_has_role(r.oid, p.oid, 'MEMBER')) ORDER BY 1"
+    );
+    Ok(session.rows(&sql, &[&names], cancel)?.iter().map(|row| row.get(0)).collect())
 }
 
 /// Whether the server has a tablespace of that name.

@@ -16,6 +16,7 @@ use postgres::Client;
 use postgres::error::SqlState;
 use postgres::types::ToSql;
 
+use super::facts::RUNS_PROGRAMS;
 use crate::{Error, ErrorKind, Result};
 
 mod closing;
@@ -125,16 +126,14 @@ fn is_of_transaction(statement: &Statement) -> bool {
 /// `SET ROLE` and `SET SESSION AUTHORIZATION` can be undone by the script, so that who
 /// logged in counts as well. `pg_stat_activity` has that.
 fn refuse_superuser(client: &mut Client) -> Result<()> {
-    // Before version 16, who may create roles may join the role that runs programs.
-    let query = "SELECT r.rolname FROM pg_catalog.pg_roles r
+    let query = format!(
+        "SELECT r.rolname FROM pg_catalog.pg_roles r
         WHERE (r.oid = (SELECT a.usesysid FROM pg_catalog.pg_stat_activity a WHERE a.pid = pg_catalog.pg_backend_pid())
             OR r.rolname IN (session_user, current_user))
           AND EXISTS (SELECT 1 FROM pg_catalog.pg_roles p
-            WHERE (p.rolsuper
-                OR p.rolcreaterole AND pg_catalog.current_setting('server_version_num')::int < 160000
-                OR p.rolname IN ('pg_execute_server_program', 'pg_read_server_files', 'pg_write_server_files'))
-              AND pg_catalog.pg_has_role(r.oid, p.oid, 'MEMBER'))";
-    let found = client.query(query, &[]).map_err(|error| asked(&error))?;
+            WHERE {RUNS_PROGRAMS} AND pg_catalog.pg_has_role(r.oid, p.oid, 'MEMBER'))"
+    );
+    let found = client.query(&query, &[]).map_err(|error| asked(&error))?;
     let Some(row) = found.first() else { return Ok(()) };
     let role: String = row.try_get(0).map_err(|error| asked(&error))?;
     let role = shown(role.as_bytes());

@@ -4,6 +4,7 @@
 use serde_json::Value;
 
 use super::cluster::{Cluster, ident, literal, versions};
+use super::edited::edit;
 use super::fingerprint::{assert_same_database, fingerprint};
 use super::odd::Odd;
 use super::served::Served;
@@ -148,6 +149,42 @@ fn roles_that_are_missing_are_listed_and_made_when_that_is_agreed() {
                  FROM pg_tables WHERE tablename = 'goods'";
     assert_eq!(served.sql(whose), format!("{}||20", served.user));
     served.assert_open("restored without owners");
+}
+
+/// Shows D4.
+#[test]
+fn no_role_is_made_that_can_run_programs_on_the_server() {
+    let Some(cluster) = Cluster::shared("no_role_is_made_that_can_run_programs_on_the_server") else { return };
+    let owner = cluster.role("climber", "LOGIN").name;
+    let [plain, mighty, of_mighty] = [("plain group", "NOLOGIN"), ("mighty", "SUPERUSER"), ("of mighty", "NOLOGIN")]
+        .map(|(stem, options)| cluster.role(stem, options).name);
+    cluster.sql("postgres", &format!("GRANT {} TO {}", ident(&mighty), ident(&of_mighty)));
+    let name = cluster.create_db("climbing", &format!("OWNER {}", ident(&owner)));
+    let served = Served::new(cluster, &[&name]);
+    served.backup();
+    served.keep_archive();
+    served.drop_it();
+    cluster.sql("postgres", &format!("DROP ROLE {}", ident(&owner)));
+    let is_there = || cluster.sql("postgres", &format!("SELECT 1 FROM pg_roles WHERE rolname = {}", literal(&owner)));
+    let member_of = |groups: &[&str]| {
+        edit(&served.env, "own.tar.zst", "shop.tar.zst", |edited| {
+            let roles = edited.postgres()["roles"].as_array_mut().unwrap();
+            roles.iter_mut().find(|role| role["name"] == owner).unwrap()["member_of"] = groups.into();
+        });
+    };
+    for group in [&mighty, &of_mighty, "pg_execute_server_program", "pg_write_server_files"] {
+        member_of(&[&plain, group]);
+        let said = served.force(&[]).code(23).stderr;
+        assert!(said.contains(&format!("a member of {group},")) && said.contains(&owner), "{said}");
+        assert_eq!((is_there().as_str(), served.others()), ("", Vec::new()), "{group}");
+    }
+    member_of(&[&plain, "pg_monitor"]);
+    served.force(&[]).ok();
+    let groups = format!(
+        "SELECT string_agg(roleid::regrole::text, ',' ORDER BY roleid) FROM pg_auth_members WHERE member = {}::regrole",
+        literal(&ident(&owner))
+    );
+    assert_eq!(served.sql(&groups), format!("pg_monitor,{}", ident(&plain)));
 }
 
 /// Shows D4, D13.

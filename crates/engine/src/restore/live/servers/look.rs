@@ -286,8 +286,27 @@ impl Look<'_> {
         if !(self.request.no_owner && self.request.no_privileges) {
             let names: Vec<String> = wanted.recorded.roles.iter().map(|role| role.name.clone()).collect();
             let missing = facts::missing_roles(session, &names, self.cancel)?;
+            self.groups(wanted, &missing, session)?;
             let known = &mut self.plan.roles;
             known.extend(missing.into_iter().filter(|name| !known.contains(name)).collect::<Vec<_>>());
+        }
+        Ok(())
+    }
+
+    /// Whether the roles that are made stay what a database's roles are: a manifest may say anything.
+    fn groups(&mut self, wanted: &Wanted<'_>, missing: &[String], session: &mut Session) -> Result<()> {
+        for role in wanted.recorded.roles.iter().filter(|role| missing.contains(&role.name)) {
+            let mighty = facts::running_programs(session, &role.member_of, self.cancel)?;
+            if !mighty.is_empty() {
+                let what = format!(
+                    "the role {} would be made a member of {}, which can run programs on the host of {}",
+                    quoted(&role.name),
+                    quoted(&mighty.join(", ")),
+                    session.name()
+                );
+                let next = "create that role by hand, or restore with --no-owner --no-privileges";
+                self.plan.refuse(ErrorKind::Unsafe, what, next);
+            }
         }
         Ok(())
     }
