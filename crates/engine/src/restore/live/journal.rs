@@ -122,6 +122,8 @@ pub(super) struct Story {
     pub(super) dirs: Vec<DirChange>,
     pub(super) replaced: Replaced,
     pub(super) kept_until: Option<Timestamp>,
+    /// Whether nothing is left to do after it was over.
+    is_settled: bool,
     pub(super) aside: Vec<Aside>,
     /// The databases of servers, with those that are staged once they are.
     pub(super) servers: Vec<Swap>,
@@ -254,7 +256,7 @@ impl Journal {
     /// Notes until when what was replaced is kept.
     pub(super) fn keep_until(&mut self, until: Option<Timestamp>) -> Result<()> {
         self.append(&[Line::Kept { until }])?;
-        self.story.kept_until = until;
+        (self.story.kept_until, self.story.is_settled) = (until, true);
         Ok(())
     }
 
@@ -292,6 +294,7 @@ impl Story {
             dirs: Vec::new(),
             replaced: Replaced::default(),
             kept_until: None,
+            is_settled: false,
             aside: Vec::new(),
             roles: Vec::new(),
         }
@@ -346,7 +349,7 @@ impl Story {
             Line::Phase { phase, at } => {
                 (self.phase, self.since) = (phase, at);
             }
-            Line::Kept { until } => self.kept_until = until,
+            Line::Kept { until } => (self.kept_until, self.is_settled) = (until, true),
             Line::Aside(aside) => self.aside = aside,
             Line::Servers(servers) => self.servers = servers,
             Line::Roles(roles) => self.roles = roles,
@@ -356,6 +359,16 @@ impl Story {
     /// Whether steps may have been done.
     pub(super) fn has_swapped(&self) -> bool {
         self.phase >= Phase::Swapping
+    }
+
+    /// Whether it is over, and a crash kept it from leaving everything as it is to be kept.
+    pub(super) fn is_unsettled(&self) -> bool {
+        !self.is_waiting() && !self.is_settled
+    }
+
+    /// Whether servers have to be reached for it.
+    pub(super) fn is_of_servers(&self) -> bool {
+        !self.servers.is_empty() || !self.header.terms.in_place.is_empty()
     }
 
     /// Whether it waits to be finished or rolled back.

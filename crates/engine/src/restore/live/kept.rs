@@ -104,17 +104,38 @@ pub(super) fn after_commit(
             older.remove()?;
         }
     }
-    servers::unmark(&journal.story)?;
     let keep = journal.story.header.keep;
     if keep == Keep::For(Duration::ZERO) {
+        servers::unmark(&journal.story)?;
         servers::drop_kept(&journal.story)?;
         Stages::remove(&journal.story.header.terms)?;
         return journal.remove();
     }
-    journal.keep_until(until(keep, now))?;
     point(journal, stages, true)?;
     clear(&journal.story)?;
-    aside::give_names(journal)
+    aside::give_names(journal)?;
+    servers::unmark(&journal.story)?;
+    // The last line: without it, a crash came before the end of this.
+    journal.keep_until(until(keep, now))
+}
+
+/// Does what a crash left to do of a restore that was over. The caller has its lock.
+pub(super) fn settle(host: &Host<'_>, path: &Path) -> Result<()> {
+    // Another run may have done so meanwhile.
+    if !path.exists() {
+        return Ok(());
+    }
+    let mut journal = Journal::open(path)?;
+    if !journal.story.is_unsettled() {
+        return Ok(());
+    }
+    let mut stages = Stages::open(&journal.story.header.terms)?;
+    let since = journal.story.since;
+    if journal.story.phase == Phase::Committed {
+        return after_commit(&mut journal, host, since, Some(&mut stages));
+    }
+    point(&journal, Some(&mut stages), true)?;
+    journal.keep_until(until(journal.story.header.keep, since))
 }
 
 /// Until when something is kept that is replaced at `now`.
@@ -151,8 +172,8 @@ pub(super) fn after_rollback(
         let now = host.clock.timestamp();
         let kept = until(header.keep, now);
         journal.enter(Phase::Returned, now)?;
-        journal.keep_until(kept)?;
-        return point(journal, stages, true);
+        point(journal, stages, true)?;
+        return journal.keep_until(kept);
     }
     servers::drop_staged(&journal.story)?;
     servers::drop_roles(&journal.story)?;
@@ -228,7 +249,7 @@ pub(super) fn remove_due(host: &Host<'_>, roots: &[PathBuf], held: Option<&str>,
         if is_held || lock.is_some() {
             match remove(&path, &story) {
                 // A server that is not reached now is asked the next time; what this run is for does not need it.
-                Err(_) if !story.servers.is_empty() => {}
+                Err(_) if story.is_of_servers() => {}
                 removed => removed?,
             }
         }
@@ -237,8 +258,14 @@ pub(super) fn remove_due(host: &Host<'_>, roots: &[PathBuf], held: Option<&str>,
 }
 
 /// The one that `id` is the beginning of, else the only one.
-fn find(data_dir: &Path, id: Option<&str>) -> Result<(PathBuf, Story)> {
-    let mut found = stories(data_dir)?;
+fn find(host: &Host<'_>, id: Option<&str>) -> Result<(PathBuf, Story)> {
+    for (path, story) in stories(host.data_dir)?.into_iter().filter(|(_, story)| story.is_unsettled()) {
+        // Who has the lock does it.
+        if let Ok(_lock) = lock::take(host.data_dir, &story.header.lock) {
+            settle(host, &path)?;
+        }
+    }
+    let mut found = stories(host.data_dir)?;
     found.retain(|(_, story)| id.is_none_or(|id| story.header.id.starts_with(id)));
     match found.len() {
         1 => Ok(found.remove(0)),
@@ -251,7 +278,7 @@ fn find(data_dir: &Path, id: Option<&str>) -> Result<(PathBuf, Story)> {
 
 /// Removes what the restore `id` replaced.
 pub(crate) fn discard(host: &Host<'_>, id: Option<&str>) -> Result<Kept> {
-    let (path, story) = find(host.data_dir, id)?;
+    let (path, story) = find(host, id)?;
     let _lock = lock::take(host.data_dir, &story.header.lock)?;
     remove(&path, &story)?;
     Ok(Kept::of(&story))
@@ -274,7 +301,7 @@ fn remove(path: &Path, story: &Story) -> Result<()> {
 
 /// Keeps what the restore `id` replaced for ever.
 pub(crate) fn keep(host: &Host<'_>, id: Option<&str>) -> Result<Kept> {
-    let (path, story) = find(host.data_dir, id)?;
+    let (path, story) = find(host, id)?;
     let _lock = lock::take(host.data_dir, &story.header.lock)?;
     let mut journal = Journal::open(&path)?;
     journal.keep_until(None)?;
@@ -296,7 +323,7 @@ pub struct Undo<'a> {
 
 /// Prepares to put back what the restore `id` replaced.
 pub(crate) fn undo<'a>(host: Host<'a>, id: Option<&str>, watch: Watch<'_>) -> Result<Undo<'a>> {
-    let (_, story) = find(host.data_dir, id)?;
+    let (_, story) = find(&host, id)?;
     let lock = lock::take(host.data_dir, &story.header.lock)?;
     let roots: Vec<PathBuf> = story.header.terms.roots.iter().map(|root| root.path.as_path().to_owned()).collect();
     let recovered = super::recover::end_waiting(&host, &roots, Some(&story.header.lock), watch)?;

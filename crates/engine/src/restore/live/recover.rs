@@ -138,12 +138,20 @@ pub(super) fn end_waiting(
         let Ok(story) = story else { continue };
         let is_meant =
             held == Some(story.header.lock.as_str()) || roots.iter().any(|root| touches(&story.header.terms, root));
-        if story.is_waiting() && is_meant {
+        if (story.is_waiting() || story.is_unsettled()) && is_meant {
             let _lock = match held {
                 Some(key) if key == story.header.lock => None,
                 _ => Some(lock::take(host.data_dir, &story.header.lock)?),
             };
-            recovered.push(end_one(host, &path, watch)?);
+            if !story.is_unsettled() {
+                recovered.push(end_one(host, &path, watch)?);
+                continue;
+            }
+            match kept::settle(host, &path) {
+                // A server that is not reached now is asked the next time; what this run is for may not need it.
+                Err(_) if story.is_of_servers() => {}
+                settled => settled?,
+            }
         }
     }
     Ok(recovered)
@@ -155,6 +163,11 @@ pub(crate) fn recover(host: &Host<'_>, watch: Watch<'_>) -> Result<Vec<Recovered
     let (mut recovered, mut failed) = (Vec::new(), None);
     for (path, story) in journal::all(host.data_dir)? {
         let ended = match story {
+            Ok(story) if story.is_unsettled() => {
+                let settled = lock::take(host.data_dir, &story.header.lock).and_then(|_lock| kept::settle(host, &path));
+                failed = failed.or(settled.err());
+                continue;
+            }
             Ok(story) if !story.is_waiting() => continue,
             Ok(story) => lock::take(host.data_dir, &story.header.lock).and_then(|_lock| end_one(host, &path, watch)),
             Err(error) => Err(error),
