@@ -74,9 +74,8 @@ class Gateway:
             db.executescript("BEGIN;%sINSERT INTO _migrations VALUES (%d);COMMIT" % (MIGRATIONS[number - 1], number))
         db.close()
 
-    def work(self):
+    def work(self, db):
         """Appends a receipt every few milliseconds, as long as the file `load` is there."""
-        db = self.open()
         while True:
             time.sleep(0.004)
             if not os.path.exists(os.path.join(self.root, "load")):
@@ -148,8 +147,10 @@ class Gateway:
         signal.signal(signal.SIGTERM, lambda *_: os._exit(0))
         threading.Thread(target=server.serve_forever, daemon=True).start()
         self.migrate()
+        # Its log is there from now on.
+        db = self.open()
         self.is_ready = True
-        self.work()
+        self.work(db)
 
 
 if sys.argv[1] == "serve":
