@@ -7,6 +7,7 @@ mod presets;
 // What can be backed up.
 mod mariadb;
 mod pg;
+mod reach;
 mod source;
 mod sqlite;
 // The two flows, and what is asked beside them.

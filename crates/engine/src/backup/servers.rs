@@ -15,8 +15,7 @@ use lifeboat_format::record::{self, Postgres, PostgresDatabase, Role, Rows};
 
 use super::gather::{self, Dumped, Failures};
 use super::subject::Job;
-use crate::config::DumpFormat;
-use crate::config::PostgresSource;
+use crate::config::{DumpFormat, PostgresSource};
 use crate::pg::dump::{self, Dump, GLOBALS, Manner, PLAIN_END};
 use crate::pg::pin::{Member, Point, Reached};
 use crate::pg::rows::{Counted as CountedDump, Found};

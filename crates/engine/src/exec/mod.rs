@@ -33,6 +33,8 @@ pub(crate) use secret::Secret;
 
 /// How many lines of what it said stand in a message.
 const LAST_LINES: usize = 3;
+/// For a program that takes as long as it takes; a cancel ends it.
+pub(crate) const NO_TIMEOUT: Duration = Duration::MAX;
 /// How long a program has between SIGTERM and SIGKILL.
 const GRACE: Duration = Duration::from_secs(2);
 const PAUSE_MIN: Duration = Duration::from_millis(1);

@@ -2,16 +2,16 @@
 //! argument, a script is its input, and how the server is reached stands in
 //! neither of both.
 
+use std::collections::BTreeMap;
 use std::io::{Read, Write as _};
 use std::time::Duration;
 
 use super::{ENVIRONMENT, Route, Tools, ident, literal};
-use crate::exec::{Secret, Sink, Tool};
+use crate::exec::{NO_TIMEOUT, Secret, Sink, Tool};
 use crate::{Cancel, Error, ErrorKind, Result};
 
 /// How long an answer may take. To count the rows of a large table takes long.
 const TIMEOUT: Duration = Duration::from_secs(60 * 60);
-const NO_TIMEOUT: Duration = Duration::from_secs(u64::MAX / 4);
 const ANSWER_MAX_BYTES: u64 = 1 << 28;
 /// As a script: no command of the client itself is run (`\!`, `source`, `tee`), no file of ours is
 /// sent, and a lost connection ends it, whose settings a new one would not have.
@@ -145,13 +145,8 @@ impl Client {
     }
 
     /// How many rows each of `tables` has, counted.
-    pub(crate) fn count(
-        &self,
-        database: &str,
-        tables: &[Table],
-        cancel: &Cancel,
-    ) -> Result<std::collections::BTreeMap<String, u64>> {
-        let mut counted = std::collections::BTreeMap::new();
+    pub(crate) fn count(&self, database: &str, tables: &[Table], cancel: &Cancel) -> Result<BTreeMap<String, u64>> {
+        let mut counted = BTreeMap::new();
         for table in tables {
             // As a dump has them, with those that are over.
             let all = if table.is_versioned { " FOR SYSTEM_TIME ALL" } else { "" };

@@ -3,7 +3,7 @@
 
 use std::io::Read;
 use std::sync::{Arc, Mutex, PoisonError};
-use std::time::{Duration, Instant};
+use std::time::Instant;
 
 use jiff::Timestamp;
 
@@ -11,10 +11,9 @@ use super::client::Database;
 use super::rows::Counting;
 pub(crate) use super::rows::Rows;
 use super::{Client, ENVIRONMENT};
-use crate::exec::{Secret, Stream, Tool};
+use crate::exec::{NO_TIMEOUT, Secret, Stream, Tool};
 use crate::{Cancel, Error, ErrorKind, Result};
 
-const NO_TIMEOUT: Duration = Duration::from_secs(u64::MAX / 4);
 /// What a dump ends with.
 pub(crate) const LAST_LINE: &str = "-- Dump completed";
 /// One transaction, row by row; everything that belongs to a database; and the same bytes for the

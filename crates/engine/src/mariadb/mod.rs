@@ -13,7 +13,7 @@ mod tools;
 
 pub(crate) use client::Client;
 pub use reach::Server;
-pub(crate) use reach::{Route, parse_url, shell};
+pub(crate) use reach::{Route, parse_url};
 pub(crate) use tools::Tools;
 
 /// What the programs would take from our environment: it is not looked at, as option files are not.

@@ -8,9 +8,9 @@ use std::fmt::Write as _;
 use std::path::PathBuf;
 
 use lifeboat_format::path::shown;
-use percent_encoding::{AsciiSet, NON_ALPHANUMERIC, percent_decode_str, utf8_percent_encode};
 
 use crate::Result;
+use crate::reach::{self, HOLDS_PASSWORD, Password, Url, shell};
 
 /// The options that may stand behind the `?` of a URL, besides the password,
 /// which may not (MariaDB's manual, "mariadb Command-Line Client").
@@ -27,9 +27,12 @@ const OPTIONS: [&str; 9] = [
 ];
 /// Those that hold no path of the host and are not the server's own affair.
 const TOLD: [&str; 1] = ["socket"];
-/// What is written otherwise in a URL.
-const NOT_PLAIN: &AsciiSet = &NON_ALPHANUMERIC.remove(b'.').remove(b'-').remove(b'_').remove(b'/');
-const PASSWORD: &str = "a password stands in it, expected it in the file that `password_file` names";
+/// The options that say where a server is, the most telling first.
+const HOSTS: [&str; 2] = ["socket", "host"];
+/// Options and what they are called in a command that people type.
+const FLAGS: [(&str, &str); 4] = [("host", "-h"), ("port", "-P"), ("socket", "-S"), ("user", "-u")];
+/// The programs read options from lines.
+const FORBIDDEN: [char; 3] = ['\0', '\n', '\r'];
 
 /// A server and how it is reached. Holds no password.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -43,10 +46,10 @@ pub struct Server {
 }
 
 /// The way to a server, with everything looked up that it takes.
-#[derive(Clone)]
+#[derive(Clone, Debug)]
 pub(crate) struct Route {
     options: BTreeMap<String, String>,
-    password: Option<String>,
+    password: Option<Password>,
 }
 
 /// The options in a URL (`mariadb://user@host:port/database?socket=/path`),
@@ -55,75 +58,36 @@ pub(crate) struct Route {
 /// # Errors
 /// What is wrong with it, without what may be a secret.
 pub(crate) fn parse_url(url: &str) -> std::result::Result<(BTreeMap<String, String>, Option<String>), String> {
-    let rest = url.strip_prefix("mariadb://").or_else(|| url.strip_prefix("mysql://"));
-    let rest = rest.ok_or("expected a URL such as mariadb://user@host:3306/database")?;
-    let (rest, query) = rest.split_once('?').unwrap_or((rest, ""));
-    let (authority, database) = rest.split_once('/').unwrap_or((rest, ""));
-    let (user, host) = authority.rsplit_once('@').unwrap_or(("", authority));
-    if user.contains(':') {
-        return Err(PASSWORD.to_owned());
-    }
-    let (host, port) = match host.strip_prefix('[') {
-        Some(rest) => {
-            let (host, rest) = rest.split_once(']').ok_or("the address has no `]`")?;
-            (host, rest.strip_prefix(':').unwrap_or(""))
-        }
-        None => host.rsplit_once(':').unwrap_or((host, "")),
-    };
-    let mut options = BTreeMap::new();
-    for (key, value) in [("user", user), ("host", host), ("port", port)] {
-        if !value.is_empty() {
-            options.insert(key.to_owned(), decode(value)?);
-        }
-    }
-    for pair in query.split('&').filter(|pair| !pair.is_empty()) {
-        let (key, value) = pair.split_once('=').ok_or_else(|| format!("`{}` has no `=`", shown(pair.as_bytes())))?;
+    let example = "mariadb://user@host:3306/database";
+    let Url { place, database, pairs } = Url::parse(url, &["mariadb", "mysql"], example, &FORBIDDEN)?;
+    let mut options = place;
+    for (key, value) in pairs {
         let key = key.replace('_', "-");
         if key == "password" {
-            return Err(PASSWORD.to_owned());
+            return Err(HOLDS_PASSWORD.to_owned());
         }
         if !OPTIONS.contains(&key.as_str()) {
-            let meant = crate::config::nearest(&key, &OPTIONS);
-            let meant = meant.map(|meant| format!(" (did you mean `{meant}`?)")).unwrap_or_default();
-            return Err(format!("unknown parameter `{}`{meant}", shown(key.as_bytes())));
+            return Err(reach::unknown(&key, &OPTIONS));
         }
-        options.insert(key, decode(value)?);
+        options.insert(key, value);
     }
     if let Some(port) = options.get("port").filter(|port| !port.parse::<u16>().is_ok_and(|port| port > 0)) {
         return Err(format!("`{}` is no port", shown(port.as_bytes())));
     }
-    let database = if database.is_empty() { None } else { Some(decode(database)?) };
     Ok((options, database))
-}
-
-fn decode(text: &str) -> std::result::Result<String, String> {
-    let decoded = percent_decode_str(text).decode_utf8().map_err(|_| "it is not UTF-8 when decoded")?;
-    // The programs read them from lines.
-    if decoded.contains(['\0', '\n', '\r']) {
-        return Err("a control character stands in it".to_owned());
-    }
-    Ok(decoded.into_owned())
 }
 
 impl Server {
     /// Where it is, as people know it.
     #[must_use]
     pub fn name(&self) -> String {
-        place(&self.options)
+        reach::place(&self.options, HOSTS)
     }
 
     /// As a URL: with only the user and the place, or with all options.
     pub(crate) fn url(&self, is_whole: bool) -> String {
-        let encode = |text: &str| utf8_percent_encode(text, NOT_PLAIN).to_string();
-        let of = |key: &str| self.options.get(key);
-        let user = of("user").map(|user| format!("{}@", encode(user))).unwrap_or_default();
-        let host = of("host").map(|host| if host.contains(':') { format!("[{host}]") } else { encode(host) });
-        let port = of("port").map(|port| format!(":{port}")).unwrap_or_default();
-        let is_told = |key: &str| OPTIONS.contains(&key) && (is_whole || TOLD.contains(&key));
-        let more = self.options.iter().filter(|(key, _)| is_told(key));
-        let more: Vec<String> = more.map(|(key, value)| format!("{key}={}", encode(value))).collect();
-        let query = if more.is_empty() { String::new() } else { format!("?{}", more.join("&")) };
-        format!("mariadb://{user}{}{port}/{query}", host.unwrap_or_default())
+        let is_told = |key: &str, _: &str| OPTIONS.contains(&key) && (is_whole || TOLD.contains(&key));
+        reach::url("mariadb", &self.options, is_told)
     }
 
     /// Looks up what reaching it takes.
@@ -133,9 +97,7 @@ impl Server {
     pub(crate) fn route(&self) -> Result<Route> {
         let mut options = self.options.clone();
         if !options.contains_key("user") {
-            let own = uzers::get_user_by_uid(rustix::process::geteuid().as_raw());
-            let own = own.map(|user| user.name().to_string_lossy().into_owned());
-            options.insert("user".to_owned(), own.unwrap_or_else(|| "root".to_owned()));
+            options.insert("user".to_owned(), reach::own_name().unwrap_or_else(|| "root".to_owned()));
         }
         // Without it, the programs would take the socket for every `localhost`, also where a port is named.
         let protocol = match (options.contains_key("socket"), options.contains_key("port")) {
@@ -145,45 +107,25 @@ impl Server {
         };
         options.extend(protocol.map(|protocol| ("protocol".to_owned(), protocol.to_owned())));
         options.entry("host".to_owned()).or_insert_with(|| "localhost".to_owned());
-        let password = self.password_file.as_deref().map(crate::pg::first_line).transpose()?;
+        let password = self.password_file.as_deref().map(reach::password).transpose()?;
         Ok(Route { options, password })
     }
 
     /// A command for a shell that gives `script` to `database`; it asks for a password where one is configured.
     pub(crate) fn shell_command(&self, database: &str, script: &str) -> String {
-        let options = [("host", "-h"), ("port", "-P"), ("socket", "-S"), ("user", "-u")];
-        let given = options.iter().filter_map(|(key, flag)| Some(format!("{flag} {}", shell(self.options.get(*key)?))));
-        let asks = self.password_file.as_ref().map(|_| "-p".to_owned());
-        let words: Vec<String> = given.chain(asks).collect();
-        format!("mariadb --binary-mode {} {} < {}", words.join(" "), shell(database), shell(script))
+        format!("mariadb --binary-mode {} {} < {}", self.flags(), shell(database), shell(script))
     }
 
     /// A command for a shell that runs one statement.
     pub(crate) fn shell_statement(&self, statement: &str) -> String {
-        let options = [("host", "-h"), ("port", "-P"), ("socket", "-S"), ("user", "-u")];
-        let given = options.iter().filter_map(|(key, flag)| Some(format!("{flag} {}", shell(self.options.get(*key)?))));
+        format!("mariadb {} -e {}", self.flags(), shell(statement))
+    }
+
+    fn flags(&self) -> String {
         let asks = self.password_file.as_ref().map(|_| "-p".to_owned());
-        let words: Vec<String> = given.chain(asks).collect();
-        format!("mariadb {} -e {}", words.join(" "), shell(statement))
+        let words: Vec<String> = reach::shell_flags(&self.options, &FLAGS).into_iter().chain(asks).collect();
+        words.join(" ")
     }
-}
-
-/// `text` as one word of a shell.
-pub(crate) fn shell(text: &str) -> String {
-    let is_plain = |c: char| c.is_ascii_alphanumeric() || "-_./:@".contains(c);
-    if text.chars().all(is_plain) && !text.is_empty() {
-        text.to_owned()
-    } else {
-        format!("'{}'", text.replace('\'', "'\\''"))
-    }
-}
-
-/// `user@host:port`, or the socket.
-fn place(options: &BTreeMap<String, String>) -> String {
-    let user = options.get("user").map(|user| format!("{user}@")).unwrap_or_default();
-    let host = options.get("socket").or_else(|| options.get("host")).map_or("the local server", String::as_str);
-    let port = options.get("port").map(|port| format!(":{port}")).unwrap_or_default();
-    shown(format!("{user}{host}{port}").as_bytes())
 }
 
 impl Route {
@@ -191,7 +133,7 @@ impl Route {
     pub(crate) fn name(&self) -> String {
         let is_implied = |key: &str, value: &str| key == "host" && value == "localhost";
         let known = self.options.iter().filter(|(key, value)| !is_implied(key, value));
-        place(&known.map(|(key, value)| (key.clone(), value.clone())).collect())
+        reach::place(&known.map(|(key, value)| (key.clone(), value.clone())).collect(), HOSTS)
     }
 
     /// Whose session it becomes.
@@ -202,7 +144,7 @@ impl Route {
     /// The option file that the programs read, with the password. For no other eyes.
     pub(crate) fn option_file(&self) -> Vec<u8> {
         let mut text = "[client]\n".to_owned();
-        let password = self.password.as_ref().map(|password| ("password", password.as_str()));
+        let password = self.password.as_ref().map(|password| ("password", password.0.as_str()));
         for (key, value) in self.options.iter().map(|(key, value)| (key.as_str(), value.as_str())).chain(password) {
             let value = value.replace('\\', "\\\\").replace('"', "\\\"");
             writeln!(text, "{key}=\"{value}\"").expect("a String takes all");
@@ -252,7 +194,7 @@ mod tests {
     fn what_the_programs_read_keeps_odd_values_and_what_people_read_has_no_password() {
         let given = options(&[("user", "o'b\"\\"), ("port", "3307"), ("ssl-ca", "/etc/ca.pem")]);
         let server = Server { options: given, ..Server::default() };
-        let route = Route { password: Some("p\"w\\ #;".to_owned()), ..server.route().unwrap() };
+        let route = Route { password: Some(Password("p\"w\\ #;".to_owned())), ..server.route().unwrap() };
         let file = String::from_utf8(route.option_file()).unwrap();
         assert!(file.starts_with("[client]\nhost=\"localhost\"\n") && file.contains("protocol=\"tcp\"\n"), "{file}");
         assert!(file.contains("user=\"o'b\\\"\\\\\"\n") && file.ends_with("password=\"p\\\"w\\\\ #;\"\n"), "{file}");

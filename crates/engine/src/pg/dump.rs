@@ -17,17 +17,14 @@ use jiff::Timestamp;
 
 use super::facts::{Table, shown};
 use super::pin::{APPLICATION, Member, Point, Reached};
-use super::{ENVIRONMENT, blame};
+use super::{Access, blame};
 use crate::config::DumpFormat;
-use crate::exec::Tool;
 use crate::{Cancel, Error, ErrorKind, Result};
 
 /// How long pg_dump waits for a lock at first, and twice that the next time.
 const LOCK_WAIT: Duration = Duration::from_secs(2);
 /// How often all is pinned and begun anew.
 const TRIES: u32 = 3;
-/// How long a dump may take: as long as it does.
-const TIMEOUT: Duration = Duration::MAX;
 /// How a dump in the custom format begins.
 pub(crate) const MAGIC: &[u8] = b"PGDMP";
 /// How many bytes are taken from a dump to see that it has begun.
@@ -162,18 +159,14 @@ fn start(
     lock_wait: Duration,
     cancel: &Cancel,
 ) -> Result<Started> {
-    let (passfile, env) = (reached.route.passfile(), reached.route.environment());
+    let access = Access::by(&reached.route);
     let began = Instant::now();
     let mut streams = Vec::new();
     for member in &reached.members {
         let arguments = arguments(reached, member, manner, patterns, lock_wait);
         let arguments: Vec<&str> = arguments.iter().map(String::as_str).collect();
         let argv = reached.tools.command("pg_dump", &arguments);
-        let mut tool = Tool::new(&argv, TIMEOUT).without(&ENVIRONMENT).env(&env);
-        if let Some(text) = &passfile {
-            tool = tool.secret(text.as_bytes());
-        }
-        streams.push(tool.stream(cancel)?);
+        streams.push(access.tool(&argv).stream(cancel)?);
     }
     let mut dumps = Vec::new();
     for (member, mut stream) in reached.members.iter_mut().zip(streams) {

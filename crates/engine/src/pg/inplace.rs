@@ -3,18 +3,16 @@
 //! it all or nothing. A schema of ours, made in the same transaction, says
 //! afterwards whether it was done.
 
+use std::collections::BTreeMap;
 use std::path::Path;
-use std::time::Duration;
 
 use lifeboat_format::record::Rows;
 use serde::{Deserialize, Serialize};
 
 use super::facts::{self, shown};
-use super::{ENVIRONMENT, Route, Server, Session, Tools, ident, script, swap};
-use crate::exec::Tool;
+use super::{Access, Route, Server, Session, Tools, ident, script, swap};
 use crate::{Cancel, Error, ErrorKind, Result};
 
-const NO_TIMEOUT: Duration = Duration::from_secs(u64::MAX / 4);
 /// How long a lock is waited for that a session of others has.
 const LOCK_TIMEOUT: &str = "SET LOCAL lock_timeout = '30s'";
 
@@ -27,7 +25,7 @@ pub(crate) struct InPlace {
     pub(crate) name: String,
     pub(crate) oid: u32,
     /// Rows that must be there, by table.
-    pub(crate) rows: std::collections::BTreeMap<String, u64>,
+    pub(crate) rows: BTreeMap<String, u64>,
     /// Who owns what is in it, where the owners of the dump are not restored.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub(crate) only_owner: Option<String>,
@@ -37,7 +35,7 @@ pub(crate) struct InPlace {
 }
 
 /// What was counted exactly.
-pub(crate) fn exact(tables: &std::collections::BTreeMap<String, Rows>) -> std::collections::BTreeMap<String, u64> {
+pub(crate) fn exact(tables: &BTreeMap<String, Rows>) -> BTreeMap<String, u64> {
     tables.iter().filter(|(_, rows)| !rows.estimated).map(|(table, rows)| (table.clone(), rows.rows)).collect()
 }
 
@@ -70,12 +68,7 @@ impl InPlace {
         // A database may have another encoding set for its sessions.
         let encoding = format!("--encoding={}", session.value("SHOW server_encoding", cancel)?.unwrap_or_default());
         let argv = tools.command("pg_dump", &["--format=custom", "--no-password", &encoding, &dbname, &to]);
-        let (secret, env) = (route.passfile(), route.environment());
-        let mut tool = Tool::new(&argv, NO_TIMEOUT).without(&ENVIRONMENT).env(&env);
-        if let Some(secret) = &secret {
-            tool = tool.secret(secret.as_bytes());
-        }
-        let ended = tool.run(Some(cancel))?;
+        let ended = Access::by(&route).tool(&argv).run(Some(cancel))?;
         if !ended.is_success() {
             let what = format!("{} could not be kept: {}", shown(&self.name), ended.describe());
             return Err(Error::new(ErrorKind::Failed, what));
@@ -113,7 +106,8 @@ impl InPlace {
         arguments.extend(["--".to_owned(), from.into_owned()]);
         let arguments: Vec<&str> = arguments.iter().map(String::as_str).collect();
         let argv = tools.command("pg_restore", &arguments);
-        let mut text = Tool::new(&argv, NO_TIMEOUT).stream(cancel)?;
+        let access = Access::none();
+        let mut text = access.tool(&argv).stream(cancel)?;
         session.run(&format!("BEGIN; {LOCK_TIMEOUT}"), cancel)?;
         for statement in clear(&mut session, cancel)? {
             session.run(&statement, cancel)?;
@@ -129,11 +123,7 @@ impl InPlace {
     }
 
     fn compare(&self, session: &mut Session, cancel: &Cancel) -> Result<()> {
-        let mut found = std::collections::BTreeMap::new();
-        for table in facts::tables(session, cancel)? {
-            let rows = session.value(&format!("SELECT count(*) FROM ONLY {}", table.sql()), cancel)?;
-            found.insert(table.full_name(), rows.and_then(|rows| rows.parse().ok()).unwrap_or(0));
-        }
+        let found = super::stage::count(session, |table| self.rows.contains_key(table), cancel)?;
         let expected = self.rows.iter().map(|(table, rows)| (table.clone(), Rows { rows: *rows, estimated: false }));
         super::stage::compare_rows(&self.name, &expected.collect(), &found)
     }

@@ -1,8 +1,11 @@
 //! PostgreSQL: how a server is reached (`reach`), what is asked of it
 //! (`session`, `facts`), and which of its programs are run (`tools`). A backup
-//! pins the state of databases (`pin`), has it dumped (`dump`) and counts its
-//! rows (`count`); `globals` writes down roles. `export` asks a query and gives its
-//! answer as CSV.
+//! pins the state of databases (`pin`), has it dumped (`dump`) and counts the rows
+//! of custom dumps as they pass (`rows`), those of others in the same state
+//! (`count`); `globals` writes down roles, `probe` looks into dumps that were
+//! written. A restore makes a database beside the live one (`stage`, by
+//! pg_restore or, for SQL, `script`) and exchanges the two (`swap`), or restores
+//! over the live one (`inplace`). `export` asks a query and gives its answer as CSV.
 
 mod blame;
 pub(crate) mod count;
@@ -25,6 +28,6 @@ mod tls;
 mod tools;
 
 pub use reach::Server;
-pub(crate) use reach::{Route, first_line, parse_url};
+pub(crate) use reach::{Route, parse_url};
 pub(crate) use session::{Session, ident, literal, quoted};
-pub(crate) use tools::{ENVIRONMENT, Tools};
+pub(crate) use tools::{Access, Tools};

@@ -6,7 +6,6 @@ use std::collections::BTreeMap;
 use std::io::Write as _;
 use std::path::PathBuf;
 use std::rc::Rc;
-use std::time::Duration;
 
 use lifeboat_format::archive::verify::ContentProbe;
 use lifeboat_format::path::EntryPath;
@@ -14,13 +13,11 @@ use lifeboat_format::record::Head;
 
 use super::facts;
 use super::script::Closing;
-use super::tools::{ENVIRONMENT, Tools};
+use super::tools::{Access, Tools};
 use crate::config::DumpFormat;
-use crate::exec::{Sink, Tool};
+use crate::exec::Sink;
 use crate::{Cancel, Result};
 
-/// As long as it takes to read a dump.
-const TIMEOUT: Duration = Duration::MAX;
 const CUT_SHORT: &str = "it does not end as a dump does: it was cut short";
 
 /// The probes of one archive.
@@ -181,9 +178,7 @@ struct Custom {
 impl Custom {
     fn start(tools: &Tools, dump: (String, u32), cancel: &Cancel, seen: &Rc<RefCell<Seen>>) -> Self {
         let argv = tools.command("pg_restore", &["--file=/dev/null"]);
-        // What it says is looked at below.
-        let env = [("LC_ALL".to_owned(), "C".to_owned())];
-        let started = Tool::new(&argv, TIMEOUT).without(&ENVIRONMENT).env(&env).sink(cancel);
+        let started = Access::none().tool(&argv).sink(cancel);
         let (sink, failure) = match started {
             Ok(sink) => (Some(sink), None),
             Err(error) => (None, Some(error.to_string())),

@@ -5,16 +5,15 @@
 
 use std::collections::BTreeMap;
 use std::fmt::Write as _;
-use std::io::Read as _;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use lifeboat_format::path::shown;
-use percent_encoding::{AsciiSet, NON_ALPHANUMERIC, percent_decode_str, utf8_percent_encode};
 use postgres::config::{ChannelBinding, SslMode};
 use serde::{Deserialize, Serialize};
 
 use super::tls::Trust;
+use crate::reach::{self, HOLDS_PASSWORD, Password, Url, read_text};
 use crate::{Error, ErrorKind, Result};
 
 /// The keywords that may be given (PostgreSQL's manual, "Parameter Key Words").
@@ -42,13 +41,10 @@ const KEYWORDS: [&str; 17] = [
 const SOCKET_DIRS: [&str; 2] = ["/var/run/postgresql", "/tmp"];
 /// The service file of the whole system, on Debian.
 const SYSTEM_SERVICES: &str = "/etc/postgresql-common/pg_service.conf";
-/// What is written otherwise in a URL.
-const NOT_PLAIN: &AsciiSet = &NON_ALPHANUMERIC.remove(b'.').remove(b'-').remove(b'_').remove(b'/');
+/// The keywords that say where a server is, the one that people know first.
+const HOSTS: [&str; 2] = ["host", "hostaddr"];
 const PORT: u16 = 5432;
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(15);
-/// How much of a file with passwords or services is read.
-const FILE_MAX_BYTES: u64 = 1 << 20;
-
 /// A server and how it is reached. Holds no password, so that it may stand in a journal.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Server {
@@ -67,21 +63,11 @@ pub struct Server {
     pub home: Option<PathBuf>,
 }
 
-/// A password. Never shown.
-#[derive(Clone, PartialEq, Eq)]
-struct Secret(String);
-
-impl std::fmt::Debug for Secret {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.write_str("***")
-    }
-}
-
 /// The way to a server, with everything looked up that it takes.
 #[derive(Clone, Debug)]
 pub(crate) struct Route {
     keywords: BTreeMap<String, String>,
-    password: Option<Secret>,
+    password: Option<Password>,
 }
 
 /// The keywords in a URL (`postgres://user@host:port/dbname?key=value`), and
@@ -90,63 +76,31 @@ pub(crate) struct Route {
 /// # Errors
 /// What is wrong with it, without what may be a secret.
 pub(crate) fn parse_url(url: &str) -> std::result::Result<(BTreeMap<String, String>, Option<String>), String> {
-    let rest = url.strip_prefix("postgres://").or_else(|| url.strip_prefix("postgresql://"));
-    let rest = rest.ok_or("expected a URL such as postgres://user@host:5432/database")?;
-    let (rest, query) = rest.split_once('?').unwrap_or((rest, ""));
-    let (authority, database) = rest.split_once('/').unwrap_or((rest, ""));
-    let (user, hosts) = authority.rsplit_once('@').unwrap_or(("", authority));
-    if user.contains(':') {
-        return Err("a password stands in it, expected it in the file that `password_file` names".to_owned());
-    }
-    let mut keywords = BTreeMap::new();
-    let mut add = |key: &str, value: &str| {
-        if !value.is_empty() {
-            keywords.insert(key.to_owned(), decode(value)?);
-        }
-        Ok::<_, String>(())
-    };
-    add("user", user)?;
-    let (host, port) = match hosts.strip_prefix('[') {
-        Some(rest) => {
-            let (host, rest) = rest.split_once(']').ok_or("the address has no `]`")?;
-            (host, rest.strip_prefix(':').unwrap_or(""))
-        }
-        None => hosts.rsplit_once(':').unwrap_or((hosts, "")),
-    };
-    if hosts.contains(',') {
+    let example = "postgres://user@host:5432/database";
+    let Url { place, mut database, pairs } = Url::parse(url, &["postgres", "postgresql"], example, &['\0'])?;
+    if place.iter().any(|(key, value)| key != "user" && value.contains(',')) {
         return Err("several hosts stand in it, expected the one that is backed up".to_owned());
     }
-    add("host", host)?;
-    add("port", port)?;
-    let mut database = if database.is_empty() { None } else { Some(decode(database)?) };
-    for pair in query.split('&').filter(|pair| !pair.is_empty()) {
-        let (key, value) = pair.split_once('=').ok_or_else(|| format!("`{}` has no `=`", shown(pair.as_bytes())))?;
-        match key {
-            "dbname" => database = Some(decode(value)?),
-            "password" | "passfile" | "sslpassword" => {
-                return Err("a password stands in it, expected it in the file that `password_file` names".to_owned());
-            }
+    let mut keywords = place;
+    for (key, value) in pairs {
+        match key.as_str() {
+            "dbname" => database = Some(value),
+            "password" | "passfile" | "sslpassword" => return Err(HOLDS_PASSWORD.to_owned()),
             // Ours says whose session it is.
             "application_name" => {}
-            _ => add(key, value)?,
+            _ if value.is_empty() => {}
+            _ => drop(keywords.insert(key, value)),
         }
     }
     check_keywords(&keywords)?;
     Ok((keywords, database))
 }
 
-fn decode(text: &str) -> std::result::Result<String, String> {
-    let decoded = percent_decode_str(text).decode_utf8().map_err(|_| "it is not UTF-8 when decoded")?;
-    if decoded.contains('\0') { Err("a NUL stands in it".to_owned()) } else { Ok(decoded.into_owned()) }
-}
-
 /// Refuses what libpq would not take, or would take for something else.
 fn check_keywords(keywords: &BTreeMap<String, String>) -> std::result::Result<(), String> {
     for (key, value) in keywords {
         if !KEYWORDS.contains(&key.as_str()) {
-            let meant = crate::config::nearest(key, &KEYWORDS);
-            let meant = meant.map(|meant| format!(" (did you mean `{meant}`?)")).unwrap_or_default();
-            return Err(format!("unknown parameter `{}`{meant}", shown(key.as_bytes())));
+            return Err(reach::unknown(key, &KEYWORDS));
         }
         let is_sound = match key.as_str() {
             "port" => value.parse::<u16>().is_ok_and(|port| port > 0),
@@ -168,28 +122,19 @@ impl Server {
     pub fn name(&self) -> String {
         match self.keywords.get("service") {
             Some(service) => format!("service {service}"),
-            None => place(&self.keywords),
+            None => reach::place(&self.keywords, HOSTS),
         }
     }
 
     /// As a URL: with only the user and the place, or with all keywords.
     pub(crate) fn url(&self, is_whole: bool) -> String {
-        let encode = |text: &str| utf8_percent_encode(text, NOT_PLAIN).to_string();
-        let of = |key: &str| self.keywords.get(key);
-        let user = of("user").map(|user| format!("{}@", encode(user))).unwrap_or_default();
-        let host = of("host").filter(|host| !host.starts_with('/'));
-        let host = host.map(|host| if host.contains(':') { format!("[{host}]") } else { encode(host) });
-        let port = of("port").map(|port| format!(":{port}")).unwrap_or_default();
         let is_told = |key: &str, value: &str| match key {
             "user" | "port" => false,
             "host" => value.starts_with('/'),
             "hostaddr" => true,
             _ => is_whole,
         };
-        let more = self.keywords.iter().filter(|(key, value)| is_told(key, value));
-        let more: Vec<String> = more.map(|(key, value)| format!("{key}={}", encode(value))).collect();
-        let query = if more.is_empty() { String::new() } else { format!("?{}", more.join("&")) };
-        format!("postgres://{user}{}{port}/{query}", host.unwrap_or_default())
+        reach::url("postgres", &self.keywords, is_told)
     }
 
     /// Looks up what reaching it takes.
@@ -199,11 +144,11 @@ impl Server {
     pub(crate) fn route(&self) -> Result<Route> {
         let home = self.home.clone().or_else(home_of_user);
         let mut keywords = self.keywords.clone();
-        let mut password = self.password_file.as_deref().map(first_line).transpose()?;
+        let mut password = self.password_file.as_deref().map(reach::password).transpose()?;
         if let Some(service) = keywords.remove("service") {
             for (key, value) in service_of(&service, home.as_deref())? {
                 if key == "password" {
-                    password.get_or_insert(value);
+                    password.get_or_insert(Password(value));
                 } else if key != "dbname" && key != "application_name" {
                     keywords.entry(key).or_insert(value);
                 }
@@ -216,26 +161,16 @@ impl Server {
             keywords.insert("host".to_owned(), local_host(port));
         }
         if !keywords.contains_key("user") {
-            let own = uzers::get_user_by_uid(rustix::process::geteuid().as_raw());
-            let own = own.map(|user| user.name().to_string_lossy().into_owned());
-            keywords.insert("user".to_owned(), own.unwrap_or_else(|| "postgres".to_owned()));
+            keywords.insert("user".to_owned(), reach::own_name().unwrap_or_else(|| "postgres".to_owned()));
         }
         let from_passfile = || home.as_deref().and_then(|home| passfile(&home.join(".pgpass"), &keywords));
-        let password = password.or_else(from_passfile).map(Secret);
+        let password = password.or_else(|| from_passfile().map(Password));
         Ok(Route { keywords, password })
     }
 }
 
 fn unusable(what: &str, why: &str) -> Error {
     Error::new(ErrorKind::Failed, format!("{what} cannot be used: {why}"))
-}
-
-/// `user@host:port`, or the directory of the socket.
-fn place(keywords: &BTreeMap<String, String>) -> String {
-    let user = keywords.get("user").map(|user| format!("{user}@")).unwrap_or_default();
-    let host = keywords.get("host").or_else(|| keywords.get("hostaddr")).map_or("the local server", String::as_str);
-    let port = keywords.get("port").map(|port| format!(":{port}")).unwrap_or_default();
-    shown(format!("{user}{host}{port}").as_bytes())
 }
 
 /// What the list of users says.
@@ -248,24 +183,6 @@ fn home_of_user() -> Option<PathBuf> {
 fn local_host(port: u16) -> String {
     let has_socket = |dir: &&&str| Path::new(dir).join(format!(".s.PGSQL.{port}")).exists();
     SOCKET_DIRS.iter().find(has_socket).map_or_else(|| "localhost".to_owned(), |dir| (*dir).to_owned())
-}
-
-fn read_text(path: &Path) -> Result<String> {
-    let mut text = String::new();
-    let read = std::fs::File::open(path).and_then(|file| file.take(FILE_MAX_BYTES).read_to_string(&mut text));
-    read.map_err(|error| lifeboat_store::Error::io("read", path, error))?;
-    Ok(text)
-}
-
-/// A password as a file holds it: the first line, without its end.
-pub(crate) fn first_line(path: &Path) -> Result<String> {
-    let text = read_text(path)?;
-    let line = text.split('\n').next().unwrap_or_default();
-    let line = line.strip_suffix('\r').unwrap_or(line);
-    if line.is_empty() {
-        return Err(unusable(&path.display().to_string(), "its first line, which should be the password, is empty"));
-    }
-    Ok(line.to_owned())
 }
 
 /// What a service file says of `service`: the user's own file first.
@@ -345,7 +262,7 @@ fn pgpass_fields(line: &str) -> Vec<String> {
 impl Route {
     /// Where it leads, as people know it.
     pub(crate) fn name(&self) -> String {
-        place(&self.keywords)
+        reach::place(&self.keywords, HOSTS)
     }
 
     /// The user whose session it becomes.
@@ -376,37 +293,19 @@ impl Route {
     pub(crate) fn with_login(&self, user: &str, password: &str) -> Self {
         let mut keywords = self.keywords.clone();
         keywords.insert("user".to_owned(), user.to_owned());
-        Self { keywords, password: Some(Secret(password.to_owned())) }
+        Self { keywords, password: Some(Password(password.to_owned())) }
     }
 
     /// A command for a shell: a program of PostgreSQL with `argument`.
     pub(crate) fn shell_command(&self, program: &str, argument: &str) -> String {
-        let quote = |text: &str| {
-            let is_plain = |c: char| c.is_ascii_alphanumeric() || "-_./:@".contains(c);
-            if text.chars().all(is_plain) && !text.is_empty() {
-                text.to_owned()
-            } else {
-                format!("'{}'", text.replace('\'', "'\\''"))
-            }
-        };
-        let options = [("host", "-h"), ("port", "-p"), ("user", "-U")];
-        let given = options.iter().filter_map(|(key, flag)| Some(format!("{flag} {}", quote(self.keyword(key)?))));
-        let given: Vec<String> = given.collect();
-        format!("{program} {} {}", given.join(" "), quote(argument))
+        let given = reach::shell_flags(&self.keywords, &[("host", "-h"), ("port", "-p"), ("user", "-U")]);
+        format!("{program} {} {}", given.join(" "), reach::shell(argument))
     }
 
     /// What a program finds in its password file.
-    pub(crate) fn passfile(&self) -> Option<String> {
+    pub(super) fn passfile(&self) -> Option<String> {
         let password = &self.password.as_ref()?.0;
         Some(format!("*:*:*:*:{}\n", password.replace('\\', "\\\\").replace(':', "\\:")))
-    }
-
-    /// The environment of a program that takes [`Route::conninfo`]: the
-    /// password is on its stdin, and nothing that we were started with counts.
-    pub(crate) fn environment(&self) -> Vec<(String, String)> {
-        let passfile = self.password.as_ref().map(|_| ("PGPASSFILE", crate::exec::Secret::AS_STDIN));
-        // What they say is looked at.
-        passfile.into_iter().chain([("LC_ALL", "C")]).map(|(key, value)| (key.to_owned(), value.to_owned())).collect()
     }
 
     pub(super) fn trust(&self) -> Trust {
@@ -439,7 +338,7 @@ impl Route {
             }
         }
         config.port(self.keyword("port").and_then(|port| port.parse().ok()).unwrap_or(PORT));
-        if let Some(Secret(password)) = &self.password {
+        if let Some(Password(password)) = &self.password {
             config.password(password);
         }
         if let Some(options) = self.keyword("options") {
@@ -526,7 +425,7 @@ mod tests {
         assert_eq!(of("bob"), None, "others may read it");
         std::fs::set_permissions(&file, std::fs::Permissions::from_mode(0o600)).unwrap();
         assert_eq!((of("bob").as_deref(), of("eve").as_deref()), (Some("a:b\\c"), Some("last")));
-        let route = Route { keywords: keywords(&[("host", "d'b")]), password: Some(Secret("a:b\\c".to_owned())) };
+        let route = Route { keywords: keywords(&[("host", "d'b")]), password: Some(Password("a:b\\c".to_owned())) };
         assert_eq!(route.passfile().as_deref(), Some("*:*:*:*:a\\:b\\\\c\n"));
         assert_eq!(route.conninfo("a\\b", "us"), "host='d\\'b' dbname='a\\\\b' application_name='us'");
         assert!(!format!("{route:?}").contains("a:b"));

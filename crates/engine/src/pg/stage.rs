@@ -3,18 +3,13 @@
 use std::collections::BTreeMap;
 use std::fs::File;
 use std::path::Path;
-use std::time::Duration;
 
 use lifeboat_format::record::{DatabaseAttributes, PostgresDatabase, Role, Rows};
 
 use super::facts::{self, Database, shown};
-use super::{ENVIRONMENT, Route, Session, Tools, ident, literal, quoted, script, swap};
-use crate::exec::Tool;
+use super::{Access, Route, Session, Tools, ident, literal, quoted, script, swap};
 use crate::report::Watch;
 use crate::{Cancel, Error, ErrorKind, Result};
-
-/// A restore takes as long as it takes; a cancel ends it.
-const NO_TIMEOUT: Duration = Duration::from_secs(u64::MAX / 4);
 
 /// Where databases are for which no other place was named.
 const USUAL_TABLESPACE: &str = "pg_default";
@@ -75,7 +70,7 @@ impl Staging<'_> {
         }
         let mut own = self.session(name)?;
         analyze(&mut own, cancel)?;
-        let tables = count(&mut own, recorded, cancel)?;
+        let tables = count(&mut own, |table| recorded.tables.contains_key(table), cancel)?;
         Ok(Staged { oid, tables })
     }
 
@@ -124,12 +119,7 @@ impl Staging<'_> {
         arguments.extend(self.no_privileges.then_some("--no-privileges"));
         arguments.extend(["--", &file]);
         let argv = self.tools.command("pg_restore", &arguments);
-        let (secret, env) = (self.route.passfile(), self.route.environment());
-        let mut tool = Tool::new(&argv, NO_TIMEOUT).without(&ENVIRONMENT).env(&env);
-        if let Some(secret) = &secret {
-            tool = tool.secret(secret.as_bytes());
-        }
-        let ended = tool.run(Some(watch.cancel))?;
+        let ended = Access::by(self.route).tool(&argv).run(Some(watch.cancel))?;
         if ended.is_success() {
             return Ok(());
         }
@@ -324,12 +314,16 @@ pub(super) fn analyze(session: &mut Session, cancel: &Cancel) -> Result<()> {
     Ok(cancel.check()?)
 }
 
-/// Counts what was counted when it was backed up.
-fn count(session: &mut Session, recorded: &PostgresDatabase, cancel: &Cancel) -> Result<BTreeMap<String, u64>> {
+/// Counts the rows of the tables that are wanted.
+pub(super) fn count(
+    session: &mut Session,
+    is_wanted: impl Fn(&str) -> bool,
+    cancel: &Cancel,
+) -> Result<BTreeMap<String, u64>> {
     let mut counted = BTreeMap::new();
     for table in facts::tables(session, cancel)? {
         let name = table.full_name();
-        if recorded.tables.contains_key(&name) {
+        if is_wanted(&name) {
             let rows = session.value(&format!("SELECT count(*) FROM ONLY {}", table.sql()), cancel)?;
             counted.insert(name, rows.and_then(|rows| rows.parse().ok()).unwrap_or(0));
         }

@@ -20,6 +20,7 @@ const END_MAX: Duration = Duration::from_secs(30);
 /// How long none must be there.
 const QUIET: Duration = Duration::from_secs(1);
 const NAP: Duration = Duration::from_millis(100);
+/// How long dropping a database may take.
 const DROP_MAX_SECONDS: u32 = 120;
 
 /// One database of a restore, with both its sides.
@@ -236,7 +237,7 @@ fn rename(from: &str, to: &str) -> String {
     format!("ALTER DATABASE {} RENAME TO {}", ident(from), ident(to))
 }
 
-/// What the database with this OID is called. It may be gone only where it goes (`may_be_gone`).
+/// What the database with this OID is called. `None` where it is gone, unless it `must_be` there.
 fn name_of(session: &mut Session, oid: u32, live: &str, must_be: bool, cancel: &Cancel) -> Result<Option<String>> {
     match facts::database_by_oid(session, oid, cancel)? {
         Some(database) => Ok(Some(database.name)),

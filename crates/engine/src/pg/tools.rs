@@ -4,7 +4,8 @@
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
-use crate::exec::Tool;
+use super::Route;
+use crate::exec::{NO_TIMEOUT, Secret, Tool};
 use crate::{Cancel, Error, ErrorKind, Result};
 
 /// Where packages put them, each major version in a directory of its own: Debian's, Red Hat's.
@@ -14,7 +15,7 @@ const PLAIN_DIRS: [&str; 3] = ["/usr/local/pgsql/bin", "/usr/local/bin", "/usr/b
 const TIMEOUT: Duration = Duration::from_secs(20);
 /// What programs of PostgreSQL take from the environment (its manual,
 /// "Environment Variables"). They are told all that they are to know.
-pub(crate) const ENVIRONMENT: [&str; 38] = [
+const ENVIRONMENT: [&str; 38] = [
     "PGAPPNAME",
     "PGCHANNELBINDING",
     "PGCLIENTENCODING",
@@ -54,6 +55,37 @@ pub(crate) const ENVIRONMENT: [&str; 38] = [
     "PGTZ",
     "PGUSER",
 ];
+
+/// What a program is started with beside its arguments: nothing that we were
+/// started with counts, and what it says is in English, for it is looked at.
+pub(crate) struct Access {
+    passfile: Option<String>,
+    env: Vec<(String, String)>,
+}
+
+impl Access {
+    /// For one that reads a dump.
+    pub(crate) fn none() -> Self {
+        Self { passfile: None, env: vec![("LC_ALL".to_owned(), "C".to_owned())] }
+    }
+
+    /// For one that takes [`Route::conninfo`]. The password is on its stdin.
+    pub(crate) fn by(route: &Route) -> Self {
+        let mut access = Self { passfile: route.passfile(), ..Self::none() };
+        let named = access.passfile.as_ref().map(|_| ("PGPASSFILE".to_owned(), Secret::AS_STDIN.to_owned()));
+        access.env.extend(named);
+        access
+    }
+
+    /// The program of `argv`, which takes as long as it takes.
+    pub(crate) fn tool<'a>(&'a self, argv: &'a [String]) -> Tool<'a> {
+        let tool = Tool::new(argv, NO_TIMEOUT).without(&ENVIRONMENT).env(&self.env);
+        match &self.passfile {
+            Some(text) => tool.secret(text.as_bytes()),
+            None => tool,
+        }
+    }
+}
 
 /// The programs of one installation.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -103,23 +135,10 @@ impl Tools {
     /// # Errors
     /// As of [`Tools::find`].
     pub(crate) fn newest_from(server: u32, dir: Option<&Path>, cancel: &Cancel) -> Result<Self> {
-        match Self::newest(cancel)?.filter(|newest| dir.is_none() && newest.major >= server) {
+        match Self::readers(&[], cancel)?.filter(|newest| dir.is_none() && newest.major >= server) {
             Some(newest) => Ok(newest),
             None => Self::find(server, dir, cancel),
         }
-    }
-
-    /// The newest that are installed; for what needs no server.
-    pub(crate) fn newest(cancel: &Cancel) -> Result<Option<Self>> {
-        let mut newest: Option<Self> = None;
-        for dir in candidates() {
-            if let Some(major) = major_of(&dir, cancel)?
-                && newest.as_ref().is_none_or(|newest| newest.major < major)
-            {
-                newest = Some(Self { dir, major });
-            }
-        }
-        Ok(newest)
     }
 
     /// The newest that read dumps, in the usual places or one of `dirs`.

@@ -8,7 +8,7 @@ use lifeboat_format::record::Source;
 use serde::Serialize;
 
 use crate::config::{self, AppConfig, MariadbServer};
-use crate::mariadb::shell;
+use crate::reach::shell;
 use crate::{Error, ErrorKind};
 
 /// A source that is not restored.
