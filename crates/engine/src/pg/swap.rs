@@ -17,6 +17,8 @@ pub(crate) const NAME_MAX: usize = 63;
 const OWN_NAME_MAX: usize = 40;
 /// How long sessions are ended until no new one comes.
 const END_MAX: Duration = Duration::from_secs(30);
+/// How long one is waited for that we may not end.
+const DENIED_MAX: Duration = Duration::from_secs(3);
 /// How long none must be there.
 const QUIET: Duration = Duration::from_secs(1);
 const NAP: Duration = Duration::from_millis(100);
@@ -257,10 +259,13 @@ fn allow(session: &mut Session, oid: u32, is_allowed: bool, cancel: &Cancel) -> 
     session.run(&format!("ALTER DATABASE {} ALLOW_CONNECTIONS {is_allowed}", ident(&database.name)), cancel)
 }
 
-/// Who else has a session: pid, user, application, state.
+/// Who else has a session: pid, user, application, state. Not autovacuum, which has no user (what kind it is
+/// an ordinary role is not told): only superusers may end it, and the server does so by itself when a
+/// database is renamed or dropped, or somebody waits for its lock.
 fn sessions(session: &mut Session, oids: &[u32], cancel: &Cancel) -> Result<Vec<(i32, String)>> {
     let sql = "SELECT a.pid, concat_ws(', ', 'pid ' || a.pid, 'user ' || a.usename, nullif(a.application_name, ''), a.state, \
-               a.backend_type) FROM pg_stat_activity a WHERE a.datid = ANY($1) AND a.pid <> pg_backend_pid() ORDER BY 1";
+               a.backend_type) FROM pg_stat_activity a WHERE a.datid = ANY($1) AND a.pid <> pg_backend_pid() \
+               AND a.usesysid IS NOT NULL ORDER BY 1";
     Ok(session.rows(sql, &[&oids], cancel)?.iter().map(|row| (row.get(0), row.get(1))).collect())
 }
 
@@ -285,8 +290,13 @@ fn end_sessions(session: &mut Session, oids: &[u32], quiet: Duration, cancel: &C
                 )
                 .next("stop what uses the database, or name what stops it under `services` in lifeboat.yaml"));
             }
-            let pids: Vec<i32> = there.iter().map(|(pid, _)| *pid).collect();
-            session.rows("SELECT pg_terminate_backend(p) FROM unnest($1::int[]) p", &[&pids], cancel)?;
+            for (pid, _) in &there {
+                match session.rows("SELECT pg_terminate_backend($1)", &[pid], cancel) {
+                    // One that we may not end, such as a monitor's, may be about to end by itself.
+                    Err(error) if error.kind() == ErrorKind::Denied && began.elapsed() < DENIED_MAX => {}
+                    ended => drop(ended?),
+                }
+            }
         }
         thread::sleep(NAP);
     }

@@ -1,7 +1,7 @@
 //! What goes wrong in a restore of databases: each has its error and its exit
 //! code, all is as before, and nothing of ours goes on running on the server.
 
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use lifeboat_store::testing::{is_root, skip};
 use rustix::process::{Pid, Signal, kill_process};
@@ -170,6 +170,40 @@ fn a_live_database_that_is_corrupt_is_healed() {
     served.force(&["--keep-replaced", "0s"]).ok();
     assert_eq!(served.sql("SELECT count(*) FROM goods"), "20");
     served.assert_nothing_left("healed again");
+}
+
+/// Shows D6.
+#[test]
+fn autovacuum_does_not_keep_an_ordinary_role_from_restoring() {
+    const TEST: &str = "autovacuum_does_not_keep_an_ordinary_role_from_restoring";
+    // It comes at once, and does not end by itself.
+    let settings = ["autovacuum_naptime=1s", "autovacuum_vacuum_cost_delay=100ms", "autovacuum_vacuum_cost_limit=1"];
+    let Some(cluster) = Cluster::own(TEST, &settings) else { return };
+    let role = cluster.role("vacuumed", "LOGIN CREATEDB");
+    let name = cluster.create_db("vacuumed", &format!("OWNER {}", ident(&role.name)));
+    let served = Served::by(&cluster, &role, &[&name]);
+    served.sql(&format!("SET ROLE {}; {TABLE}", ident(&role.name)));
+    let backed_up = fingerprint(&cluster, &name);
+    served.backup();
+    served.sql(&format!(
+        "SET ROLE {}; CREATE TABLE dirty AS SELECT g, repeat('x', 500) AS x FROM generate_series(1, 20000) g; \
+         DELETE FROM dirty",
+        ident(&role.name)
+    ));
+    let works = format!(
+        "SELECT count(*) FROM pg_stat_activity WHERE backend_type = 'autovacuum worker' AND datname = {}",
+        literal(&name)
+    );
+    let began = Instant::now();
+    while cluster.sql("postgres", &works) == "0" {
+        assert!(began.elapsed() < Duration::from_secs(60), "autovacuum never comes");
+        std::thread::sleep(Duration::from_millis(50));
+    }
+    for options in [&["--keep-replaced", "0s"][..], &["--in-place", "--keep-replaced", "0s"]] {
+        served.force(options).ok();
+        assert_same_database(&backed_up, &fingerprint(&cluster, &name), &format!("{options:?}"));
+        served.assert_nothing_left(&format!("{options:?}"));
+    }
 }
 
 /// Shows D6.
