@@ -11,6 +11,8 @@ pub enum ErrorKind {
     Corrupt,
     /// Nothing is wrong with the bytes, but this version cannot read them.
     Unsupported,
+    /// It is encrypted, and no key that was given opens it.
+    WrongKey,
     /// What the archive asks for would be dangerous to do.
     Unsafe,
     /// What the caller asks for makes no sense.

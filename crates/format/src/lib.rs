@@ -11,6 +11,7 @@ pub mod capture;
 pub mod monitor;
 // The forms a snapshot can take.
 pub mod archive;
+pub mod envelope;
 
 #[cfg(feature = "testing")]
 pub mod fuzzing;

@@ -123,12 +123,17 @@ impl Unnamed {
         while from < other.len {
             let step = (other.len - from).min(COPY_STEP_BYTES);
             self.append_range(&other, from, step)?;
-            // Only a saving: a file system that cannot do it keeps the space until the end.
-            let punch = FallocateFlags::PUNCH_HOLE | FallocateFlags::KEEP_SIZE;
-            rustix::fs::fallocate(other.file.as_fd(), punch, from, step).unwrap_or(());
+            other.give_up(from, step);
             from += step;
         }
         Ok(())
+    }
+
+    /// Gives up the space of what was written at `from`, where it is not read again.
+    /// Only a saving: a file system that cannot do it keeps the space until the end.
+    pub fn give_up(&self, from: u64, len: u64) {
+        let punch = FallocateFlags::PUNCH_HOLE | FallocateFlags::KEEP_SIZE;
+        rustix::fs::fallocate(self.file.as_fd(), punch, from, len).unwrap_or(());
     }
 
     fn append_range(&mut self, other: &Unnamed, mut from: u64, step: u64) -> Result<()> {
@@ -227,6 +232,18 @@ impl Unnamed {
             }
             done => done,
         }
+    }
+}
+
+impl io::Write for Unnamed {
+    fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
+        let written = self.file.write_at(bytes, self.len)?;
+        self.len += written as u64;
+        Ok(written)
+    }
+
+    fn flush(&mut self) -> io::Result<()> {
+        Ok(())
     }
 }
 

@@ -3,7 +3,6 @@
 //! decompressed side by side; anything else is one stream.
 
 use std::collections::BTreeMap;
-use std::fs::File;
 use std::io::{self, BufReader, Read, Seek as _, SeekFrom};
 use std::os::unix::fs::FileExt as _;
 use std::path::Path;
@@ -14,6 +13,7 @@ use bytes::Bytes;
 use lifeboat_store::{self as store, Cancel};
 use zstd::zstd_safe::{self, DCtx};
 
+use super::contents::{Contents, Cursor};
 use super::unit::Unit;
 use super::{BLOCK, header};
 use crate::{Error, ErrorKind, Result};
@@ -48,33 +48,6 @@ impl Packing {
     }
 }
 
-/// A file read from any place by several threads, each with its own position.
-#[derive(Clone, Debug)]
-struct Cursor {
-    file: Arc<File>,
-    at: u64,
-}
-
-impl Read for Cursor {
-    fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
-        let read = self.file.read_at(buffer, self.at)?;
-        self.at += read as u64;
-        Ok(read)
-    }
-}
-
-impl io::Seek for Cursor {
-    fn seek(&mut self, to: SeekFrom) -> io::Result<u64> {
-        let to = match to {
-            SeekFrom::Start(to) => Some(to),
-            SeekFrom::Current(by) => self.at.checked_add_signed(by),
-            SeekFrom::End(_) => None,
-        };
-        self.at = to.ok_or(io::ErrorKind::InvalidInput)?;
-        Ok(self.at)
-    }
-}
-
 type Buffered = BufReader<Cursor>;
 
 fn damaged(at: u64, what: impl std::fmt::Display) -> Error {
@@ -93,15 +66,15 @@ fn read_error(at: u64, error: &io::Error) -> Error {
     }
 }
 
-/// Runs `consume` on the units of `file`, with `threads` decompressing ahead.
+/// Runs `consume` on the units of `contents`, with `threads` decompressing ahead.
 pub(super) fn with_units<T>(
-    file: &Arc<File>,
+    contents: &Contents,
     packing: Packing,
     threads: usize,
     cancel: &Cancel,
     consume: impl FnOnce(&mut Units<'_>) -> Result<T>,
 ) -> Result<T> {
-    let reader = BufReader::with_capacity(HEADERS_BYTES, Cursor { file: Arc::clone(file), at: 0 });
+    let reader = BufReader::with_capacity(HEADERS_BYTES, contents.reader()?);
     let scanner =
         Mutex::new(Scanner { reader, packing, next_seq: 0, is_over: false, starts: None, spares: Arc::default() });
     let slots = Slots { state: Mutex::default(), moved_on: Condvar::new(), ahead_max: threads as u64 + 2 };
@@ -476,7 +449,7 @@ fn hand_on(from: &mut impl Read, next_seq: &mut u64, slots: &Slots, cancel: &Can
 
 /// Where frames start, by the seekable table that ends the file; `None` where there is no sound one.
 fn frame_starts(cursor: &Cursor) -> Option<Vec<u64>> {
-    let file = &cursor.file;
+    let file = cursor.plain()?;
     let len = file.metadata().ok()?.len();
     let mut footer = [0; 9];
     file.read_exact_at(&mut footer, len.checked_sub(9)?).ok()?;

@@ -8,6 +8,7 @@
 
 mod bare;
 pub mod codec;
+mod contents;
 mod decode;
 mod header;
 mod manifest;
@@ -20,6 +21,7 @@ pub mod verify;
 pub mod walk;
 
 pub use codec::Compression;
+pub use contents::Contents;
 pub use spool::Captured;
 pub use walk::{Archive, Walk};
 
@@ -31,6 +33,11 @@ pub const UNIT_BYTES: usize = 4 << 20;
 
 /// A block of a tar archive.
 const BLOCK: usize = 512;
+
+/// Whether a file that begins so can be an archive; at least 512 bytes where there are as many.
+pub(crate) fn is_archive(head: &[u8]) -> bool {
+    decode::Packing::detect(head).is_some()
+}
 
 /// Zero bytes that fill `len` up to whole blocks.
 fn padding(len: u64) -> usize {

@@ -88,14 +88,21 @@ pub fn verify(
     probes: &Probes<'_>,
     each: &mut dyn FnMut(&EntryPath, &Verdict, u64),
 ) -> Result<Findings> {
-    archive.side_by_side(threads, cancel, |body, records| {
+    let mut findings = archive.side_by_side(threads, cancel, |body, records| {
         let records = records.map(|records| records as &mut dyn Listing);
         let findings = Findings { has_manifest: records.is_some(), ..Findings::default() };
         let (guard, files) = (Guard::default(), Seen::default());
         let mut verifier = Verifier { body, records, probes, each, findings, guard, files, ahead: None };
         verifier.run()?;
         Ok(verifier.findings)
-    })
+    })?;
+    match archive.finish(cancel) {
+        Err(error) if error.kind() == ErrorKind::Corrupt => {
+            findings.damage.get_or_insert_with(|| error.to_string());
+        }
+        finished => finished?,
+    }
+    Ok(findings)
 }
 
 /// The paths so far of all but directories, as 64-bit hashes: hard links must lead to one.
@@ -144,7 +151,7 @@ impl Verifier<'_> {
                 self.findings.damage.get_or_insert_with(|| error.to_string());
                 Ok(())
             }
-            ErrorKind::Unsupported | ErrorKind::Invalid | ErrorKind::Store(_) => Err(error),
+            ErrorKind::Unsupported | ErrorKind::WrongKey | ErrorKind::Invalid | ErrorKind::Store(_) => Err(error),
         }
     }
 

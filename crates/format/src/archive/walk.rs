@@ -2,7 +2,7 @@
 //! one held against the manifest's record of it.
 
 use std::fs::File;
-use std::os::unix::fs::FileExt as _;
+use std::io::Read as _;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
@@ -11,19 +11,23 @@ use lifeboat_store::{self as store, Cancel};
 
 use super::MANIFEST_NAME;
 use super::bare::{self, Bare};
+use super::contents::Contents;
 use super::decode::{Packing, with_units};
 use super::manifest::Reader;
 use super::tar::{self, Body, Tar};
+use crate::envelope::{Envelope, Sealed};
 use crate::model::{Entry, EntryKind};
 use crate::path::EntryPath;
 use crate::record::{Head, Record};
 use crate::{Error, ErrorKind, Result};
 
+/// How much of a file tells how it is packed.
+const START_BYTES: u64 = 512;
+
 /// An archive whose head was read: ours with its manifest, or a foreign tar.
 #[derive(Debug)]
 pub struct Archive {
     path: PathBuf,
-    file: Arc<File>,
     len: u64,
     form: Form,
     head: Option<Head>,
@@ -32,9 +36,9 @@ pub struct Archive {
 /// What the bytes are.
 #[derive(Debug)]
 enum Form {
-    Tar(Packing),
+    Tar(Packing, Contents),
     /// One file as it is, which this record describes.
-    Bare(Box<Record>),
+    Bare(Box<Record>, File),
 }
 
 impl Archive {
@@ -51,23 +55,40 @@ impl Archive {
     /// Takes an open file, which `path` names in messages, and reads its head.
     ///
     /// # Errors
-    /// As [`Archive::open`].
+    /// As [`Archive::open`]; [`ErrorKind::WrongKey`] where it is encrypted.
     pub fn of_file(file: File, path: &Path) -> Result<Self> {
-        let io = |doing: &str, error: std::io::Error| Error::from(store::Error::io(doing, path, error));
-        let metadata = file.metadata().map_err(|error| io("look at", error))?;
+        let metadata = file.metadata().map_err(|error| Error::from(store::Error::io("look at", path, error)))?;
         if !metadata.is_file() {
             return Err(Error::new(ErrorKind::Invalid, format!("{} is no file", path.display())));
         }
-        let mut start = [0; 512];
-        let len = usize::try_from(metadata.len()).unwrap_or(start.len()).min(start.len());
-        file.read_exact_at(&mut start[..len], 0).map_err(|error| io("read", error))?;
-        let Some(packing) = Packing::detect(&start[..len]) else {
-            let what = if len == 0 { "is empty" } else { "is neither tar, tar.zst nor tar.gz" };
+        if let Ok(Some(envelope)) = Envelope::of_file(&file) {
+            let what = format!("{} is encrypted ({})", path.display(), envelope.name());
+            return Err(Error::new(ErrorKind::WrongKey, what));
+        }
+        Self::of_tar(Contents::Plain(Arc::new(file)), metadata.len(), path)
+    }
+
+    /// Takes a file that was opened with its key, which `path` names in messages, and reads its head.
+    ///
+    /// # Errors
+    /// As [`Archive::open`].
+    pub fn sealed(sealed: Arc<Sealed>, path: &Path) -> Result<Self> {
+        let len = sealed.len().map_err(|error| Error::from(store::Error::io("look at", path, error)))?;
+        Self::of_tar(Contents::Sealed(sealed), len, path)
+    }
+
+    fn of_tar(contents: Contents, len: u64, path: &Path) -> Result<Self> {
+        let mut start = Vec::new();
+        contents.reader()?.take(START_BYTES).read_to_end(&mut start).map_err(|error| match error.raw_os_error() {
+            Some(_) => Error::from(store::Error::io("read", path, error)),
+            None => Error::corrupt(format!("{} is damaged: {error}", path.display())),
+        })?;
+        let Some(packing) = Packing::detect(&start) else {
+            let what = if start.is_empty() { "is empty" } else { "is neither tar, tar.zst nor tar.gz" };
             return Err(Error::corrupt(format!("{} {what}", path.display())));
         };
-        let (path, file, len) = (path.to_owned(), Arc::new(file), metadata.len());
-        let mut archive = Self { path, file, len, form: Form::Tar(packing), head: None };
-        archive.head = archive.read_head(packing)?;
+        let mut archive = Self { path: path.to_owned(), len, form: Form::Tar(packing, contents), head: None };
+        archive.head = archive.read_head()?;
         Ok(archive)
     }
 
@@ -78,8 +99,26 @@ impl Archive {
     /// When it cannot be looked at.
     pub fn bare(file: File, path: &Path, head: Option<Head>, record: Record) -> Result<Self> {
         let metadata = file.metadata().map_err(|error| Error::from(store::Error::io("look at", path, error)))?;
-        let (path, file, len) = (path.to_owned(), Arc::new(file), metadata.len());
-        Ok(Self { path, file, len, form: Form::Bare(Box::new(record)), head })
+        let (path, len) = (path.to_owned(), metadata.len());
+        Ok(Self { path, len, form: Form::Bare(Box::new(record), file), head })
+    }
+
+    /// The envelope that it is in, if it is in one.
+    #[must_use]
+    pub fn envelope(&self) -> Option<Envelope> {
+        match &self.form {
+            Form::Tar(_, Contents::Sealed(sealed)) => Some(sealed.envelope()),
+            Form::Tar(_, Contents::Plain(_)) | Form::Bare(..) => None,
+        }
+    }
+
+    /// Whether it is encrypted, and shows when somebody without the key changed it.
+    #[must_use]
+    pub fn is_authenticated(&self) -> bool {
+        match &self.form {
+            Form::Tar(_, Contents::Sealed(sealed)) => sealed.is_authenticated(),
+            Form::Tar(_, Contents::Plain(_)) | Form::Bare(..) => false,
+        }
     }
 
     /// Where it lies.
@@ -100,8 +139,9 @@ impl Archive {
         self.head.as_ref()
     }
 
-    fn read_head(&self, packing: Packing) -> Result<Option<Head>> {
-        with_units(&self.file, packing, 1, &Cancel::new(), |units| {
+    fn read_head(&self) -> Result<Option<Head>> {
+        let Form::Tar(packing, contents) = &self.form else { return Ok(None) };
+        with_units(contents, *packing, 1, &Cancel::new(), |units| {
             let mut tar = Tar::new(units);
             let first = tar.next()?;
             if !first.is_some_and(|entry| is_manifest(&entry)) {
@@ -121,14 +161,14 @@ impl Archive {
     /// For a foreign tar, which has none.
     pub fn records<T>(&self, cancel: &Cancel, read: impl FnOnce(&mut Records<'_, '_>) -> Result<T>) -> Result<T> {
         assert!(self.head.is_some(), "only an archive of ours has records");
-        let packing = match &self.form {
-            Form::Bare(record) => {
+        let (packing, contents) = match &self.form {
+            Form::Bare(record, _) => {
                 let one = Some(bare::listed(record)?);
                 return read(&mut Records { from: Origin::One(Box::new(one)), last: None });
             }
-            Form::Tar(packing) => *packing,
+            Form::Tar(packing, contents) => (*packing, contents),
         };
-        with_units(&self.file, packing, 1, cancel, |units| {
+        with_units(contents, packing, 1, cancel, |units| {
             let mut tar = Tar::new(units);
             tar.next()?;
             let mut manifest = Reader::new(tar);
@@ -137,15 +177,26 @@ impl Archive {
         })
     }
 
-    /// Runs `read` on all entries, with `threads` decompressing ahead.
+    /// Runs `read` on all entries, with `threads` decompressing ahead. When it
+    /// returns, an encrypted archive was authenticated to its end.
     ///
     /// # Errors
     /// What `read` returns.
     pub fn walk<T>(&self, threads: usize, cancel: &Cancel, read: impl FnOnce(&mut Walk<'_>) -> Result<T>) -> Result<T> {
-        self.side_by_side(threads, cancel, |body, records| {
+        let read = self.side_by_side(threads, cancel, |body, records| {
             let records = records.map(|records| records as &mut dyn Listing);
             read(&mut Walk { body, records, guard: Guard::default() })
-        })
+        })?;
+        self.finish(cancel)?;
+        Ok(read)
+    }
+
+    /// Makes sure of what an encrypted archive holds behind what was read.
+    pub(super) fn finish(&self, cancel: &Cancel) -> Result<()> {
+        match &self.form {
+            Form::Tar(_, contents) => contents.finish(cancel),
+            Form::Bare(..) => Ok(()),
+        }
     }
 
     /// Runs `read` on the entries after the manifest and, beside them, on its records.
@@ -155,17 +206,17 @@ impl Archive {
         cancel: &Cancel,
         read: impl FnOnce(&mut dyn Body, Option<&mut dyn Listing>) -> Result<T>,
     ) -> Result<T> {
-        let packing = match &self.form {
-            Form::Bare(record) => {
-                let mut body = Bare::new(&self.file, &self.path, self.len, record, cancel)?;
+        let (packing, contents) = match &self.form {
+            Form::Bare(record, file) => {
+                let mut body = Bare::new(file, &self.path, self.len, record, cancel)?;
                 if self.head.is_none() {
                     return read(&mut body, None);
                 }
                 return self.records(cancel, |records| read(&mut body, Some(records)));
             }
-            Form::Tar(packing) => *packing,
+            Form::Tar(packing, contents) => (*packing, contents),
         };
-        with_units(&self.file, packing, threads, cancel, |units| {
+        with_units(contents, packing, threads, cancel, |units| {
             let mut tar = Tar::new(units);
             if self.head.is_none() {
                 return read(&mut tar, None);

@@ -1,0 +1,82 @@
+//! Secrets, and the keys that are made of them.
+
+use std::fmt;
+
+use aws_lc_rs::{hmac, pbkdf2};
+use zeroize::Zeroizing;
+
+use super::age::Identity;
+use crate::{Error, ErrorKind, Result};
+
+/// What the id of a key is the HMAC of, under the key for HMACs.
+const ID_TEXT: &[u8] = b"lifeboat key id";
+/// How much of that is the id.
+const ID_BYTES: usize = 8;
+
+/// A password, or the line of a key file. Never shown, and wiped when it is dropped.
+#[derive(Clone, PartialEq, Eq)]
+pub struct Secret(Zeroizing<Vec<u8>>);
+
+impl Secret {
+    /// Takes `bytes` for one.
+    #[must_use]
+    pub fn new(bytes: Vec<u8>) -> Self {
+        Self(Zeroizing::new(bytes))
+    }
+
+    /// The secret itself.
+    #[must_use]
+    pub fn expose(&self) -> &[u8] {
+        &self.0
+    }
+}
+
+impl fmt::Debug for Secret {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("***")
+    }
+}
+
+/// What may open an envelope.
+#[derive(Clone, Debug)]
+pub enum Key {
+    /// A password, or the line of a key file.
+    Password(Secret),
+    /// Identities of `age`.
+    Identities(Vec<Identity>),
+}
+
+impl Key {
+    pub(super) fn password(&self) -> Result<&Secret> {
+        match self {
+            Self::Password(secret) => Ok(secret),
+            Self::Identities(_) => {
+                Err(Error::new(ErrorKind::WrongKey, "an age identity does not open it; it needs its password or key"))
+            }
+        }
+    }
+}
+
+/// `N` bytes of PBKDF2-HMAC-SHA256.
+pub(super) fn derive<const N: usize>(secret: &Secret, salt: &[u8], iterations: u32) -> Result<Zeroizing<[u8; N]>> {
+    let mut out = Zeroizing::new([0; N]);
+    let iterations = iterations.try_into().map_err(|_| Error::new(ErrorKind::Invalid, "no iterations"))?;
+    pbkdf2::derive(pbkdf2::PBKDF2_HMAC_SHA256, iterations, salt, secret.expose(), out.as_mut());
+    Ok(out)
+}
+
+/// What tells a key for HMACs from others, in hex. It is as hard to find the
+/// secret by it as by the file itself.
+pub(super) fn id(mac_key: &hmac::Key) -> String {
+    hex::encode(&hmac::sign(mac_key, ID_TEXT).as_ref()[..ID_BYTES])
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_secret_is_never_shown() {
+        assert_eq!(format!("{:?}", Key::Password(Secret::new(b"hidden".to_vec()))), "Password(***)");
+    }
+}
