@@ -12,11 +12,14 @@ pub use lifeboat_format::record::{Head, Postgres, Record};
 
 use crate::clock::Clock;
 use crate::config::Carried;
+pub use crate::config::SecretFrom;
 pub use crate::config::{AppConfig, CheckedApp, Config, ConfigReport, DumpFormat, EffectiveConfig, Keep};
 pub use crate::destination::listing::Snapshot;
 pub use crate::export::{ExportReport, ExportRequest, Take};
 pub use crate::freeze::guard::run as run_guard;
 pub use crate::freeze::{GuardProgram, LeftPaused, Pause};
+use crate::keys::Keys;
+pub use crate::keys::{Envelope, Given, Keyring, Question, SealRequest, Secret};
 pub use crate::overview::{AppStatus, Named, PlaceStatus};
 pub use crate::presets::{InitReport, InitRequest, Preset};
 pub use crate::report::{
@@ -26,6 +29,7 @@ pub use crate::report::{
 };
 pub use crate::restore::command::{CommandPlan, CommandReport, CommandRequest};
 pub use crate::restore::database::{DatabaseRequest, DatabaseRestored};
+use crate::restore::inspect::Origin;
 use crate::restore::live::{self, Host};
 pub use crate::restore::live::{
     Consent, Counts, Decision, Kept, LivePlan, LiveReport, LiveRequest, Mode, NotRestored, PlannedDatabase,
@@ -48,6 +52,8 @@ pub struct App<'a> {
     pub systemd_dir: PathBuf,
     /// How the guard of paused services is started.
     pub guard: GuardProgram,
+    /// Passwords and keys.
+    pub keys: Keyring,
 }
 
 /// What waits or is kept on this host.
@@ -68,6 +74,8 @@ pub struct Status {
 pub struct CarriedApp {
     /// One line for each thing in it that would act on this host.
     pub acts: Vec<String>,
+    /// Whether it is certain that somebody with the archive's key wrote it.
+    pub is_genuine: bool,
     /// The app, for [`LiveRequest::trusted`].
     pub app: AppConfig,
 }
@@ -78,6 +86,7 @@ impl App<'_> {
             clock: self.clock,
             data_dir: &self.data_dir,
             config: self.config.as_ref(),
+            keys: self.keys(),
             systemd_dir: &self.systemd_dir,
             id: lifeboat_store::durable::random_hex(),
         }
@@ -85,7 +94,11 @@ impl App<'_> {
 
     fn ground(&self) -> backup::Ground<'_> {
         let (config, data_dir) = (self.config.as_ref(), self.data_dir.as_path());
-        backup::Ground { clock: self.clock, config, data_dir, guard: &self.guard }
+        backup::Ground { clock: self.clock, config, data_dir, keys: self.keys(), guard: &self.guard }
+    }
+
+    fn keys(&self) -> Keys<'_> {
+        Keys { ring: &self.keys, config: self.config.as_ref() }
     }
 
     /// What `words` of a command line mean: the names of configured apps, and
@@ -147,7 +160,16 @@ impl App<'_> {
     /// # Errors
     /// When the archive cannot be read.
     pub fn head(&self, archive: &Path) -> Result<Option<Head>> {
-        crate::restore::inspect::head(archive)
+        crate::restore::inspect::head(archive, self.keys())
+    }
+
+    /// Why the encrypted archive at `archive` may have been changed by somebody
+    /// without its key; `None` where that would show, or it is not encrypted.
+    ///
+    /// # Errors
+    /// When the archive cannot be read.
+    pub fn lacks_hmac(&self, archive: &Path) -> Result<Option<String>> {
+        crate::restore::lacks_hmac_at(archive, self.keys())
     }
 
     /// Tells `each` of every entry of an archive, from its manifest alone.
@@ -160,7 +182,7 @@ impl App<'_> {
         cancel: &Cancel,
         each: &mut dyn FnMut(&EntryPath, &Record) -> Result<()>,
     ) -> Result<ListReport> {
-        crate::restore::inspect::list(archive, cancel, each)
+        crate::restore::inspect::list(archive, self.keys(), cancel, each)
     }
 
     /// Reads all of an archive; calls `opened` once with its head, then `each`
@@ -176,7 +198,7 @@ impl App<'_> {
         opened: &mut dyn FnMut(Option<&Head>),
         each: &mut dyn FnMut(&EntryPath, &Verdict),
     ) -> Result<VerifyReport> {
-        crate::restore::inspect::verify(archive, self.config.as_ref(), threads, watch, opened, each)
+        crate::restore::inspect::verify(archive, self.keys(), threads, watch, opened, each)
     }
 
     /// What [`App::restore_to`] would do; tells `each` of every entry. Writes nothing.
@@ -189,7 +211,7 @@ impl App<'_> {
         cancel: &Cancel,
         each: &mut dyn FnMut(PlanLine) -> Result<()>,
     ) -> Result<RestorePlan> {
-        crate::restore::plan_to(request, cancel, each)
+        crate::restore::plan_to(request, self.keys(), cancel, each)
     }
 
     /// Restores an archive into a directory: all of it, or nothing.
@@ -197,7 +219,7 @@ impl App<'_> {
     /// # Errors
     /// When nothing was restored; the target is then as it was.
     pub fn restore_to(&self, request: &RestoreRequest, watch: Watch<'_>) -> Result<RestoreReport> {
-        crate::restore::restore_to(request, watch)
+        crate::restore::restore_to(request, self.keys(), watch)
     }
 
     /// Restores one database under another name.
@@ -205,7 +227,7 @@ impl App<'_> {
     /// # Errors
     /// When it was not restored; no other database was touched then.
     pub fn restore_database(&self, request: &DatabaseRequest, watch: Watch<'_>) -> Result<DatabaseRestored> {
-        crate::restore::database::restore(request, self.config.as_ref(), &self.data_dir, watch)
+        crate::restore::database::restore(request, self.keys(), &self.data_dir, watch)
     }
 
     /// Whether [`App::restore_database`] would run SQL from the archive.
@@ -213,7 +235,7 @@ impl App<'_> {
     /// # Errors
     /// When the archive cannot be read, or the request does not fit it.
     pub fn is_script(&self, request: &DatabaseRequest) -> Result<bool> {
-        crate::restore::database::is_script(request, self.config.as_ref())
+        crate::restore::database::is_script(request, self.keys())
     }
 
     /// Asks a query of the configuration; its answer goes to a file, or piece by
@@ -232,7 +254,7 @@ impl App<'_> {
     /// # Errors
     /// When the archive cannot be read.
     pub fn command_source(&self, archive: &Path, only: &[String]) -> Result<Option<String>> {
-        crate::restore::command::source_of(archive, only)
+        crate::restore::command::source_of(archive, only, self.keys())
     }
 
     /// What [`App::restore_command`] would run.
@@ -240,7 +262,7 @@ impl App<'_> {
     /// # Errors
     /// When there is no such command.
     pub fn plan_command(&self, request: &CommandRequest) -> Result<CommandPlan> {
-        crate::restore::command::plan(request, self.config.as_ref())
+        crate::restore::command::plan(request, self.keys())
     }
 
     /// Gives the command of one source what was backed up of it.
@@ -248,7 +270,7 @@ impl App<'_> {
     /// # Errors
     /// When nobody agreed, or the command failed: what it did until then stays.
     pub fn restore_command(&self, request: &CommandRequest, watch: Watch<'_>) -> Result<CommandReport> {
-        crate::restore::command::restore(request, self.config.as_ref(), &self.data_dir, watch)
+        crate::restore::command::restore(request, self.keys(), &self.data_dir, watch)
     }
 
     /// What a restore in place would do; tells `each` of every line. Writes nothing at all.
@@ -367,13 +389,20 @@ impl App<'_> {
     /// # Errors
     /// When the archive cannot be read, or what it carries makes no sense.
     pub fn carried(&self, archive: &Path) -> Result<Option<CarriedApp>> {
-        let Some(head) = self.head(archive)? else { return Ok(None) };
+        let found = crate::restore::inspect::head_and_origin(archive, self.keys())?;
+        let Some((head, origin)) = found else { return Ok(None) };
+        if let Origin::Doubtful = origin {
+            return Ok(None);
+        }
         let is_known = self.config.as_ref().is_some_and(|config| config.apps.contains_key(&head.app));
         if is_known {
             return Ok(None);
         }
         let carried = live::carried(&head)?;
-        let parse = |carried: Carried| Ok(CarriedApp { acts: carried.acts(), app: carried.into_app(&head.app)? });
+        let parse = |carried: Carried| {
+            let is_genuine = matches!(origin, Origin::Genuine);
+            Ok(CarriedApp { acts: carried.acts(), is_genuine, app: carried.into_app(&head.app)? })
+        };
         carried.map(parse).transpose()
     }
 

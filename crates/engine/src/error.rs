@@ -15,6 +15,8 @@ pub enum ErrorKind {
     Usage,
     /// Bytes are not what was written.
     Corrupt,
+    /// No password or key, or not the right one.
+    WrongKey,
     /// No space, inodes or quota left.
     NoSpace,
     /// The right to do it is missing.
@@ -138,6 +140,7 @@ impl From<format::Error> for Error {
             format::ErrorKind::Corrupt => ErrorKind::Corrupt,
             format::ErrorKind::Unsupported => ErrorKind::Unsupported,
             format::ErrorKind::Unsafe => ErrorKind::Unsafe,
+            format::ErrorKind::WrongKey => ErrorKind::WrongKey,
             format::ErrorKind::Invalid => ErrorKind::Usage,
             format::ErrorKind::Store(kind) => kind_of(kind),
         };

@@ -20,6 +20,7 @@ mod checks;
 mod exec;
 pub mod freeze;
 pub mod health;
+pub mod keys;
 pub mod services;
 // Where snapshots lie.
 mod destination;

@@ -2,6 +2,7 @@
 //! the suffix that says the form.
 
 use jiff::Zoned;
+use lifeboat_format::envelope::Envelope;
 use lifeboat_format::path::shown;
 
 /// The template of an app that has none.
@@ -13,6 +14,16 @@ const PLACEHOLDERS: &[(&str, usize)] =
 const NAME_MAX_BYTES: usize = 200;
 /// How much of a host's or an app's name goes into a file name.
 const PART_MAX_BYTES: usize = 150;
+
+/// How the name of an archive ends that is packed as `packed` says: `.age` and
+/// `.enc` follow on that, `.tomo-backup` stands in its place.
+pub(crate) fn suffix(packed: &str, envelope: Option<Envelope>) -> String {
+    match envelope {
+        None => packed.to_owned(),
+        Some(Envelope::Gcm) => Envelope::Gcm.suffix().to_owned(),
+        Some(envelope) => format!("{packed}{}", envelope.suffix()),
+    }
+}
 
 /// Says what is wrong with `template`, and what was expected.
 pub(crate) fn check(template: &str) -> Result<(), String> {

@@ -17,7 +17,7 @@ pub(crate) const STAGE_POINTER: &str = "lifeboat-stage";
 
 /// Whether a file of this name may be an archive of ours; its content decides.
 pub(crate) fn has_archive_name(name: &[u8]) -> bool {
-    let suffixes: [&[u8]; 4] = [b".zst", b".gz", b".tgz", b".tzst"];
+    let suffixes: [&[u8]; 7] = [b".zst", b".gz", b".tgz", b".tzst", b".age", b".enc", b".tomo-backup"];
     suffixes.iter().any(|suffix| name.ends_with(suffix))
 }
 

@@ -11,6 +11,7 @@ use lifeboat_format::record::Head;
 use serde::Serialize;
 
 use crate::config::DumpFormat;
+use crate::keys::SealRequest;
 use crate::{Cancel, Monitor, Problem};
 
 /// How many problems, failures or conflicts a report lists; more are only counted.
@@ -78,6 +79,8 @@ pub struct BackupRequest {
     pub compression: Option<CompressionKind>,
     /// By default what is configured, else 3 for zstd and 6 for gzip.
     pub level: Option<u8>,
+    /// How it is encrypted, where that is not as configured.
+    pub encryption: SealRequest,
     /// Which files are taken; of an app, in addition to what is configured.
     pub selection: Selection,
     /// Whether the archive is read back before the run is good; by default what
@@ -132,6 +135,9 @@ pub struct BackupReport {
     /// The archive.
     #[serde(serialize_with = "as_shown")]
     pub archive: PathBuf,
+    /// How it is encrypted, if it is.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub envelope: Option<&'static str>,
     /// The snapshot's id.
     pub id: String,
     /// The application.
@@ -343,6 +349,8 @@ pub struct RestoreRequest {
     pub archive: PathBuf,
     /// The directory; made if missing.
     pub to: PathBuf,
+    /// Whether it may be restored though it may have been changed by somebody without its key.
+    pub allow_unauthenticated: bool,
     /// Whether existing files there may be replaced.
     pub overwrite: bool,
     /// Whether device nodes are made.

@@ -31,13 +31,18 @@ pub enum ProblemClass {
     LiveDatabase,
     /// An attribute that only a privileged user may set was not set. A note.
     Unprivileged,
+    /// A key was made, which somebody has to keep elsewhere too. A note.
+    KeyMade,
 }
 
 impl ProblemClass {
     /// Whether it leaves the run as good as without it.
     #[must_use]
     pub fn is_note(self) -> bool {
-        matches!(self, Self::Vanished | Self::Grew | Self::Skipped | Self::LiveDatabase | Self::Unprivileged)
+        matches!(
+            self,
+            Self::Vanished | Self::Grew | Self::Skipped | Self::LiveDatabase | Self::Unprivileged | Self::KeyMade
+        )
     }
 
     /// The word for it, as in `--json`.
@@ -55,6 +60,7 @@ impl ProblemClass {
             Self::Skipped => "skipped",
             Self::LiveDatabase => "live-database",
             Self::Unprivileged => "unprivileged",
+            Self::KeyMade => "key-made",
         }
     }
 }

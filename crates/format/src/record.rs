@@ -42,6 +42,10 @@ pub struct Head {
     pub window_ms: u64,
     /// How the backup ended.
     pub outcome: Outcome,
+    /// The envelope that it was put into, if it was: one that does not
+    /// authenticate by itself is expected to have its HMAC beside it.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub envelope: Option<String>,
     /// What was backed up.
     pub sources: Vec<Source>,
     /// How much is in it.

@@ -2,6 +2,7 @@
 //! terminal and to signals, runs one command, and ends with its exit code.
 
 use std::process::ExitCode;
+use std::sync::Arc;
 
 use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
 
@@ -21,12 +22,12 @@ fn main() -> ExitCode {
         Err(code) => return ExitCode::from(code),
     };
     raise_open_files_limit();
-    let console = Console::new(cli.options.clone());
+    let console = Arc::new(Console::new(cli.options.clone()));
     let signals = match Signals::watch() {
         Ok(signals) => signals,
         Err(error) => return ExitCode::from(console.failed(&error, None)),
     };
-    let result = wire::app(&cli).and_then(|app| {
+    let result = wire::app(&cli, &console, &signals.cancel).and_then(|app| {
         let surface = Surface { app: &app, console: &console, cancel: &signals.cancel };
         match &cli.command {
             Command::Backup(args) => cli::backup::run(args, surface),

@@ -1,13 +1,15 @@
 //! The engine as this process runs it: its clock, its directories, its
 //! configuration. The only place that asks the environment for them.
 
+use std::ffi::OsString;
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 
-use lifeboat_engine::Result;
 use lifeboat_engine::app::{App, Config, GuardProgram, load_config};
 use lifeboat_engine::clock::SystemClock;
+use lifeboat_engine::{Cancel, Result};
 
-use crate::cli::{self, Cli, Command};
+use crate::cli::{self, Cli, Command, Console};
 
 /// What a configuration file is called.
 pub(crate) const CONFIG_NAME: &str = "lifeboat.yaml";
@@ -15,7 +17,7 @@ pub(crate) const CONFIG_NAME: &str = "lifeboat.yaml";
 const SYSTEMD_DIR: &str = "/etc/systemd/system";
 
 /// Builds it. Commands that need no configuration do not read one.
-pub(crate) fn app(cli: &Cli) -> Result<App<'static>> {
+pub(crate) fn app(cli: &Cli, console: &Arc<Console>, cancel: &Cancel) -> Result<App<'static>> {
     let needs_config = match &cli.command {
         Command::Completions(_) | Command::Man(_) | Command::Init(_) | Command::Presets(_) => false,
         Command::Config(args) => args.needs_config(),
@@ -35,6 +37,7 @@ pub(crate) fn app(cli: &Cli) -> Result<App<'static>> {
             program: std::env::current_exe().unwrap_or_else(|_| "lifeboat".into()),
             arguments: vec![cli::GUARD.to_owned()],
         },
+        keys: cli.options.secrets.keyring(console, cancel, secret)?,
     })
 }
 
@@ -66,7 +69,11 @@ fn default_data_dir() -> PathBuf {
     of_user.unwrap_or_else(|| "/var/lib/lifeboat".into())
 }
 
-#[expect(clippy::disallowed_methods, reason = "this is the surface that reads the environment")]
 fn variable(name: &str) -> Option<PathBuf> {
-    std::env::var_os(name).filter(|value| !value.is_empty()).map(PathBuf::from)
+    secret(name).map(PathBuf::from)
+}
+
+#[expect(clippy::disallowed_methods, reason = "this is the surface that reads the environment")]
+fn secret(name: &str) -> Option<OsString> {
+    std::env::var_os(name).filter(|value| !value.is_empty())
 }

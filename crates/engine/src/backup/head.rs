@@ -33,6 +33,7 @@ pub(super) fn of(run: &Run<'_>, sources: Vec<record::Source>, totals: Totals, fi
         created: run.started,
         window_ms: window_ms(&sources, (run.started, finished)),
         outcome,
+        envelope: run.seal.as_ref().map(|seal| seal.envelope().name().to_owned()),
         sources,
         totals,
         problems: problems

@@ -9,6 +9,7 @@ mod head;
 mod plan;
 mod preview;
 mod printed;
+mod sealing;
 mod servers;
 mod ship;
 mod stops;
@@ -23,6 +24,7 @@ use jiff::Timestamp;
 use lifeboat_format::archive::verify::Verdict;
 use lifeboat_format::archive::{Archive, Captured, pipeline, verify};
 use lifeboat_format::capture::Entries as _;
+use lifeboat_format::envelope::{Facts, Seal};
 use lifeboat_format::monitor::{Monitor as _, Silent};
 use lifeboat_format::path::EntryPath;
 use lifeboat_format::record::{self, Head};
@@ -30,7 +32,9 @@ use lifeboat_store::durable::{self, Unnamed};
 
 use crate::clock::Clock;
 use crate::config::{self, Config};
+use crate::destination::sidecar;
 use crate::freeze::{self, Freezing, GuardProgram, Pause, Pauses};
+use crate::keys::Keys;
 use crate::pg::Tools;
 use crate::pg::probe::{Probes, Readers};
 use crate::report::{BackupReport, BackupRequest, DatabaseReport, ExportedReport, FailedSource, Shipped, Watch};
@@ -52,6 +56,8 @@ use target::Target;
 
 /// So patient is who waits for a database while nothing stands still: as long as that is configured.
 const PATIENT: Duration = Duration::MAX;
+/// What messages call an archive that has no name yet.
+const WRITTEN: &str = "the archive that was just written";
 /// The mode of an archive, less the umask.
 const ARCHIVE_MODE: u32 = 0o666;
 const CHECK_PATH: &str = "check the path, its permissions, and that its file system is mounted";
@@ -63,6 +69,8 @@ pub(crate) struct Ground<'a> {
     pub(crate) clock: &'a dyn Clock,
     pub(crate) config: Option<&'a Config>,
     pub(crate) data_dir: &'a Path,
+    /// What archives are encrypted with.
+    pub(crate) keys: Keys<'a>,
     /// How the guard of paused services is started.
     pub(crate) guard: &'a GuardProgram,
 }
@@ -73,6 +81,8 @@ struct Run<'a> {
     request: &'a BackupRequest,
     job: Job<'a>,
     target: Target,
+    /// How the archive is encrypted.
+    seal: Option<Seal>,
     host: String,
     /// The id of the snapshot.
     id: String,
@@ -107,6 +117,8 @@ struct ReadAll {
 struct Made {
     path: PathBuf,
     head: Head,
+    /// What is known of its envelope.
+    facts: Option<Facts>,
     size_bytes: u64,
     verified: bool,
     left_out: LeftOut,
@@ -119,16 +131,18 @@ struct Made {
 /// Backs up what `request` asks for into one archive.
 pub(crate) fn backup(ground: &Ground<'_>, request: &BackupRequest, watch: Watch<'_>) -> Result<BackupReport> {
     let (began, host) = (Instant::now(), host());
-    let mut job = subject::find(request, ground.config, ground.data_dir, &host)?;
-    let reachable = ship::prepare(&job, ground.data_dir)?;
+    let mut job = subject::find(request, ground, &host)?;
+    let reachable = ship::prepare(&job, request, ground.data_dir)?;
     job.destinations.clone_from(&reachable.usable);
     let target = Target::find(request, &job, &host, &ground.clock.now())?;
     let tally = Tally::new(watch.monitor);
+    let seal = sealing::find(ground, request, &job, &|path| sealing::tell_made(path, &tally))?;
     let run = Run {
         ground,
         request,
         job,
         target,
+        seal,
         host,
         id: durable::random_hex(),
         began,
@@ -270,13 +284,16 @@ impl Run<'_> {
             head::tell_unmatched(&self.job, self.request, excluded, self.tally);
         }
         let head = head::of(self, sources, read.captured.totals(), finished);
-        let (archive, verified) = self.make_archive(read.captured, &head, &tools)?;
+        let (archive, facts, verified) = self.make_archive(read.captured, &head, &tools)?;
         let size_bytes = archive.len();
         let path =
             archive.publish(self.target.names(), ARCHIVE_MODE).map_err(|error| self.target.not_published(error))?;
+        if let Some(hmac) = facts.as_ref().and_then(|facts| facts.hmac.as_ref()) {
+            sidecar::write_hmac(&path, hmac)?;
+        }
         let (left_out, failed, databases) = (read.left_out, failures.0, reports);
         let pauses = self.pauses.take().pauses;
-        Ok(Made { path, head, size_bytes, verified, left_out, failed, databases, exports, pauses })
+        Ok(Made { path, head, facts, size_bytes, verified, left_out, failed, databases, exports, pauses })
     }
 
     /// Reads everything into a spool. When it returns, nothing of the sources is held any more.
@@ -371,20 +388,52 @@ impl Run<'_> {
         self.request.verify_on_create.unwrap_or(self.job.app.is_none_or(|app| app.verify_on_create))
     }
 
-    /// The archive without a name yet, and whether it was read back.
-    fn make_archive(&self, captured: Captured, head: &Head, tools: &[Tools]) -> Result<(Unnamed, bool)> {
+    /// The archive without a name yet, what is known of its envelope, and whether it was read back.
+    fn make_archive(&self, captured: Captured, head: &Head, tools: &[Tools]) -> Result<(Unnamed, Option<Facts>, bool)> {
         let target = &self.target;
-        let archive = captured.finish(&target.dir, head).map_err(|error| target.not_written(error.into()))?;
-        if self.verifies() {
-            self.read_back(&archive, head, tools)?;
-        }
+        let failed = |error: lifeboat_format::Error| target.not_written(error.into());
+        let written = PathBuf::from(WRITTEN);
+        let open = |archive: &Unnamed| {
+            let file = archive.file().try_clone().map_err(|error| Error::new(ErrorKind::Failed, error.to_string()))?;
+            Archive::of_file(file, &written).map_err(|error| self.unreadable(error))
+        };
+        let plain = captured.finish(&target.dir, head).map_err(failed)?;
+        let (archive, facts) = match &self.seal {
+            None => {
+                if self.verifies() {
+                    self.read_back(&open(&plain)?, head, tools)?;
+                }
+                (plain, None)
+            }
+            Some(seal) => {
+                let keys = sealing::keys(self, seal);
+                if self.verifies() && keys.is_empty() {
+                    // Who encrypts to others cannot read it afterwards.
+                    self.read_back(&open(&plain)?, head, tools)?;
+                }
+                let (archive, facts) = seal.seal(plain, &target.dir, self.cancel).map_err(failed)?;
+                if self.verifies() && !keys.is_empty() {
+                    let opened = sealing::reopen(&archive, &facts, &keys, &written, self.cancel);
+                    self.read_back(&opened.map_err(|error| self.unreadable(error))?, head, tools)?;
+                }
+                (archive, Some(facts))
+            }
+        };
         self.cancel.check().map_err(|error| target.not_written(error.into()))?;
-        Ok((archive, self.verifies()))
+        Ok((archive, facts, self.verifies()))
     }
 
-    fn read_back(&self, archive: &Unnamed, head: &Head, tools: &[Tools]) -> Result<()> {
-        let file = archive.file().try_clone().map_err(|error| Error::new(ErrorKind::Failed, error.to_string()))?;
-        let shown = PathBuf::from("the archive that was just written");
+    /// What was just written does not open.
+    fn unreadable(&self, error: lifeboat_format::Error) -> Error {
+        match error.kind() {
+            lifeboat_format::ErrorKind::Corrupt | lifeboat_format::ErrorKind::WrongKey => {
+                bad_archive(&error.to_string())
+            }
+            _ => self.target.not_written(error.into()),
+        }
+    }
+
+    fn read_back(&self, archive: &Archive, head: &Head, tools: &[Tools]) -> Result<()> {
         let threads = workers::count(self.request.threads);
         let mut first = None;
         let mut each = |path: &EntryPath, verdict: &Verdict, _| {
@@ -394,15 +443,8 @@ impl Run<'_> {
         };
         let probes = Probes::of(Some(head), &Readers::Beside(tools), self.cancel)
             .map_err(|error| self.target.not_written(error))?;
-        let findings = Archive::of_file(file, &shown)
-            .and_then(|archive| verify::verify(&archive, threads, self.cancel, &|path| probes.probe(path), &mut each));
-        let findings = match findings {
-            Ok(findings) => findings,
-            Err(error) if error.kind() == lifeboat_format::ErrorKind::Corrupt => {
-                return Err(bad_archive(&error.to_string()));
-            }
-            Err(error) => return Err(self.target.not_written(error.into())),
-        };
+        let findings = verify::verify(archive, threads, self.cancel, &|path| probes.probe(path), &mut each)
+            .map_err(|error| self.unreadable(error))?;
         if findings.is_good() && findings.entries == head.totals.entries {
             return Ok(());
         }
@@ -416,9 +458,10 @@ impl Run<'_> {
     }
 
     fn report(&self, made: Made, shipped: Vec<Shipped>) -> BackupReport {
-        let Made { path, head, size_bytes, verified, left_out, failed, databases, exports, pauses } = made;
+        let Made { path, head, facts, size_bytes, verified, left_out, failed, databases, exports, pauses } = made;
         BackupReport {
             archive: path,
+            envelope: facts.as_ref().map(|facts| facts.envelope.name()),
             id: head.id,
             app: head.app,
             outcome: head.outcome,

@@ -7,7 +7,7 @@ use lifeboat_format::path::shown;
 use super::gather::{self, Failures};
 use super::subject::Job;
 use super::target::Target;
-use super::{Ground, all_failed, count, head, host, options, outputs, preview, printed, ship, subject};
+use super::{Ground, all_failed, count, head, host, options, outputs, preview, printed, sealing, ship, subject};
 use crate::Result;
 use crate::report::{BackupPlan, BackupRequest, PlannedSource, Watch};
 use crate::source::files::{LeftOut, Tree};
@@ -32,12 +32,13 @@ fn sqlite(job: &Job<'_>, failures: &mut Failures) -> Vec<PlannedSource> {
 /// What [`super::backup`] would do.
 pub(crate) fn plan(ground: &Ground<'_>, request: &BackupRequest, watch: Watch<'_>) -> Result<BackupPlan> {
     let host = host();
-    let mut job = subject::find(request, ground.config, ground.data_dir, &host)?;
-    let destinations = ship::check(&job, ground.data_dir);
+    let mut job = subject::find(request, ground, &host)?;
+    let destinations = ship::check(&job, request, ground.data_dir);
     let is_usable =
         |name: &String| destinations.iter().any(|found| found.destination == *name && found.error.is_none());
     job.destinations.retain(|destination| is_usable(&destination.name));
     let target = Target::find(request, &job, &host, &ground.clock.now())?;
+    sealing::rehearse(ground, request, &job)?;
     let tally = Tally::new(watch.monitor);
     let mut failures = Failures::default();
     let freeze = job.app.map(|app| app.freeze.iter().map(|service| service.name.clone()).collect());

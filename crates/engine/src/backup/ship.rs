@@ -13,7 +13,7 @@ use crate::config::Destination;
 use crate::destination;
 use crate::destination::listing::{self, bare_manifest_of};
 use crate::destination::sidecar::{self, Sidecar};
-use crate::report::Shipped;
+use crate::report::{BackupRequest, Shipped};
 use crate::{Cancel, Error, ErrorKind, Result};
 
 /// The destinations of a job, looked at.
@@ -28,11 +28,11 @@ pub(super) struct Reachable<'a> {
 ///
 /// # Errors
 /// When none of them can be used.
-pub(super) fn prepare<'a>(job: &Job<'a>, data_dir: &Path) -> Result<Reachable<'a>> {
+pub(super) fn prepare<'a>(job: &Job<'a>, request: &BackupRequest, data_dir: &Path) -> Result<Reachable<'a>> {
     let mut reachable = Reachable { usable: Vec::new(), lost: Vec::new() };
     let mut first_error: Option<Error> = None;
     for destination in &job.destinations {
-        match destination::prepare(destination, data_dir) {
+        match takes(destination, job, request).and_then(|()| destination::prepare(destination, data_dir)) {
             Ok(()) => reachable.usable.push(destination),
             Err(error) => {
                 reachable.lost.push(lost(destination, &error));
@@ -47,12 +47,24 @@ pub(super) fn prepare<'a>(job: &Job<'a>, data_dir: &Path) -> Result<Reachable<'a
 }
 
 /// How the destinations of `job` would do. Changes nothing.
-pub(super) fn check(job: &Job<'_>, data_dir: &Path) -> Vec<Shipped> {
-    let look = |destination: &&Destination| match destination::check(destination, data_dir) {
+pub(super) fn check(job: &Job<'_>, request: &BackupRequest, data_dir: &Path) -> Vec<Shipped> {
+    let check = |destination: &Destination| {
+        takes(destination, job, request).and_then(|()| destination::check(destination, data_dir))
+    };
+    let look = |destination: &&Destination| match check(destination) {
         Ok(()) => arrived(destination, &destination.dir),
         Err(error) => lost(destination, &error),
     };
     job.destinations.iter().map(look).collect()
+}
+
+/// Refuses what `destination` does not take.
+fn takes(destination: &Destination, job: &Job<'_>, request: &BackupRequest) -> Result<()> {
+    if !destination.wants_encrypted || request.encryption.is_wanted(job.app) {
+        return Ok(());
+    }
+    let what = format!("destination {}: it takes only encrypted archives, and this one is not", destination.name);
+    Err(Error::new(ErrorKind::Unreachable, what).next("add --encrypt, or leave that destination out with --to"))
 }
 
 fn lost(destination: &Destination, error: &Error) -> Shipped {
@@ -76,7 +88,7 @@ pub(super) fn ship(run: &Run<'_>, made: &Made, reachable: &Reachable<'_>) -> Res
     let is_kept = |error: Error| error.state(format!("{} is whole, and stays", path.display()));
     let (size, sum) = sidecar::sum(path, run.cancel).map_err(is_kept)?;
     let form = if is_bare { "bare" } else { "archive" };
-    let sidecar = Sidecar::new(&made.head, form, size, sum);
+    let sidecar = Sidecar::new(&made.head, form, made.facts.as_ref(), size, sum);
     if !is_bare {
         sidecar.write(path).map_err(is_kept)?;
     }
@@ -85,7 +97,7 @@ pub(super) fn ship(run: &Run<'_>, made: &Made, reachable: &Reachable<'_>) -> Res
     shipped.extend(usable.next().map(|first| arrived(first, path)));
     for destination in usable {
         run.cancel.check().map_err(|error| is_kept(error.into()))?;
-        let copied = copy(run, path, &sidecar, destination);
+        let copied = copy(run, made, &sidecar, destination);
         shipped.push(copied.map_or_else(|error| lost(destination, &error), |path| arrived(destination, &path)));
     }
     Ok(shipped)
@@ -93,7 +105,8 @@ pub(super) fn ship(run: &Run<'_>, made: &Made, reachable: &Reachable<'_>) -> Res
 
 /// A copy counts when it reads back with the sum of the original; only then it
 /// gets what stands beside it.
-fn copy(run: &Run<'_>, from: &Path, sidecar: &Sidecar, destination: &Destination) -> Result<PathBuf> {
+fn copy(run: &Run<'_>, made: &Made, sidecar: &Sidecar, destination: &Destination) -> Result<PathBuf> {
+    let from = made.path.as_path();
     let names = run.target.names_after(from, &destination.dir);
     let is_bare = run.request.bare;
     let mode = if is_bare { bare::MODE } else { ARCHIVE_MODE };
@@ -109,6 +122,9 @@ fn copy(run: &Run<'_>, from: &Path, sidecar: &Sidecar, destination: &Destination
         let text = std::fs::read(&manifest).map_err(|error| lifeboat_store::Error::io("read", &manifest, error))?;
         bare::write_manifest(&path, &text)?;
     } else {
+        if let Some(hmac) = made.facts.as_ref().and_then(|facts| facts.hmac.as_ref()) {
+            sidecar::write_hmac(&path, hmac)?;
+        }
         sidecar.write(&path)?;
     }
     Ok(path)
@@ -122,7 +138,7 @@ pub(super) fn was_filled(run: &Run<'_>, source: &str) -> bool {
     let all = places.iter().filter_map(|(name, dir)| listing::list(dir, name.as_deref()).ok()).flatten();
     let good = all.filter(|snapshot| snapshot.app.as_deref() == Some(app) && snapshot.is_good());
     let Some(last) = good.max_by_key(|snapshot| snapshot.created) else { return false };
-    let Ok(archive) = Archive::open(&last.path) else { return false };
+    let Some(archive) = run.ground.keys.open_quietly(&last.path) else { return false };
     archive.head().is_some_and(|head| {
         let recorded = head.sources.iter().find(|known| known.name == source);
         recorded.is_some_and(|recorded| holds_files(&archive, recorded, &head.sources))

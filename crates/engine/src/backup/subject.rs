@@ -4,8 +4,9 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::{Path, PathBuf};
 
-use super::bare;
+use super::{Ground, bare};
 use crate::config::{AppConfig, Config, Destination, Export, PostgresSource, Source, SqliteSource};
+use crate::keys::Keys;
 use crate::report::{BackupRequest, Selection, Subject};
 use crate::services::Service;
 use crate::source::roots::{self, Wanted};
@@ -44,13 +45,9 @@ impl Job<'_> {
 }
 
 /// What `request` asks for.
-pub(super) fn find<'a>(
-    request: &BackupRequest,
-    config: Option<&'a Config>,
-    data_dir: &Path,
-    host: &str,
-) -> Result<Job<'a>> {
-    let withheld = withheld(config, data_dir);
+pub(super) fn find<'a>(request: &BackupRequest, ground: &Ground<'a>, host: &str) -> Result<Job<'a>> {
+    let (config, data_dir) = (ground.config, ground.data_dir);
+    let withheld = withheld(ground.keys, data_dir);
     match &request.subject {
         Subject::Paths(paths) => of_paths(request, paths, host, withheld),
         Subject::App(name) => {
@@ -282,9 +279,10 @@ fn destinations<'a>(request: &BackupRequest, app: &AppConfig, config: &'a Config
 
 /// Everything that is left out of every source of files without being asked:
 /// keys and password files, our own data, directories of archives.
-fn withheld(config: Option<&Config>, data_dir: &Path) -> Vec<PathBuf> {
+fn withheld(keys: Keys<'_>, data_dir: &Path) -> Vec<PathBuf> {
     let mut paths = vec![data_dir.to_owned()];
-    if let Some(config) = config {
+    paths.extend(keys.ring.files());
+    if let Some(config) = keys.config {
         paths.extend(config.secret_files());
         paths.extend(config.destinations.values().map(|destination| destination.dir.clone()));
         paths.extend(config.apps.values().filter_map(|app| app.backup_dir.clone()).filter(|dir| dir.is_absolute()));

@@ -6,11 +6,14 @@ use std::path::{Path, PathBuf};
 
 use jiff::Zoned;
 use lifeboat_format::archive::Compression;
+use lifeboat_format::envelope::Envelope;
 use lifeboat_store as store;
 
 use super::subject::Job;
 use super::{NOTHING_WRITTEN, bare};
-use crate::destination::{self, listing::bare_manifest_of};
+use crate::destination;
+use crate::destination::listing::bare_manifest_of;
+use crate::destination::sidecar::hmac_path_of;
 use crate::report::{BackupRequest, CompressionKind};
 use crate::size::size;
 use crate::{Error, ErrorKind, Result, naming};
@@ -30,7 +33,7 @@ enum Name {
     /// Asked for: taken or an error.
     Exact(OsString),
     /// What the template says, the time of day, and the suffix.
-    Dated { stem: String, time: String, suffix: &'static str },
+    Dated { stem: String, time: String, suffix: String },
 }
 
 impl Target {
@@ -52,7 +55,11 @@ impl Target {
                 let stem = naming::expand(template, &job.app_name, host, now);
                 let time = now.strftime("%H%M%S").to_string();
                 let is_schema_only = request.schema_only;
-                let suffix = if request.bare { bare::suffix(job, is_schema_only) } else { compression.suffix() };
+                let suffix = if request.bare {
+                    bare::suffix(job, is_schema_only).to_owned()
+                } else {
+                    naming::suffix(compression.suffix(), request.encryption.envelope(job.app))
+                };
                 let configured = job.app.and_then(|app| app.backup_dir.as_deref());
                 // `.` is wherever somebody is; only an absolute directory is a place for archives.
                 let backup_dir = configured.filter(|dir| dir.is_absolute());
@@ -65,6 +72,7 @@ impl Target {
                 Self { dir, compression, has_sidecar, is_bare, name: Name::Dated { stem, time, suffix } }
             }
         };
+        target.refuse_misleading_name(request.encryption.envelope(job.app))?;
         target.refuse_taken_name()?;
         Ok(target)
     }
@@ -83,27 +91,45 @@ impl Target {
             let numbered = (2..1000).map(move |number| format!("{stem}-{time}-{number}{suffix}"));
             [format!("{stem}{suffix}"), format!("{stem}-{time}{suffix}")].into_iter().chain(numbered)
         });
-        exact.into_iter().chain(dated.map(OsString::from)).filter(|name| !self.has_manifest(&dir.join(name)))
+        exact.into_iter().chain(dated.map(OsString::from)).filter(|name| !self.is_beside(&dir.join(name)))
     }
 
     /// The same snapshot goes to the directory `dir`: the name that it has, then the others.
     pub(super) fn names_after(&self, taken: &Path, dir: &Path) -> Vec<OsString> {
         let first = taken.file_name().map(OsString::from);
-        let first = first.filter(|name| !self.has_manifest(&dir.join(name)));
+        let first = first.filter(|name| !self.is_beside(&dir.join(name)));
         first.into_iter().chain(self.names_in(dir)).collect()
     }
 
-    /// Whether the manifest of a bare database at `path` is there already: of
-    /// one that is gone, or has the same name with another suffix.
-    fn has_manifest(&self, path: &Path) -> bool {
-        self.is_bare && bare_manifest_of(path).symlink_metadata().is_ok()
+    /// Whether what would stand beside `path` is there already: the manifest of a
+    /// bare database that is gone or has the same name with another suffix, the
+    /// HMAC of an archive that is gone.
+    fn is_beside(&self, path: &Path) -> bool {
+        let beside = if self.is_bare { bare_manifest_of(path) } else { hmac_path_of(path) };
+        beside.symlink_metadata().is_ok()
+    }
+
+    /// A name that says that what is in it cannot be read by others must not lie.
+    fn refuse_misleading_name(&self, envelope: Option<Envelope>) -> Result<()> {
+        let Name::Exact(name) = &self.name else { return Ok(()) };
+        let name = name.as_encoded_bytes();
+        let is_said = Envelope::ALL.into_iter().any(|envelope| name.ends_with(envelope.suffix().as_bytes()));
+        if envelope.is_some() || !is_said {
+            return Ok(());
+        }
+        Err(Error::new(
+            ErrorKind::Usage,
+            "the name of --output is that of an encrypted archive, and this one would not be",
+        )
+        .state(NOTHING_WRITTEN)
+        .next("add --encrypt, or choose another name"))
     }
 
     fn refuse_taken_name(&self) -> Result<()> {
         let Name::Exact(name) = &self.name else { return Ok(()) };
         let path = self.dir.join(name);
-        if self.has_manifest(&path) {
-            return Err(taken(&bare_manifest_of(&path)));
+        if self.is_beside(&path) {
+            return Err(taken(&if self.is_bare { bare_manifest_of(&path) } else { hmac_path_of(&path) }));
         }
         if path.symlink_metadata().is_err() { Ok(()) } else { Err(taken(&path)) }
     }
@@ -152,6 +178,8 @@ fn taken(path: &Path) -> Error {
 /// What the options say, else the suffix of the name, else the configuration, else zstd.
 fn compression(request: &BackupRequest, job: &Job<'_>, output: Option<&Path>) -> Result<Compression> {
     let name = output.map(|path| path.as_os_str().as_encoded_bytes()).unwrap_or_default();
+    let outer = Envelope::ALL.into_iter().find_map(|envelope| name.strip_suffix(envelope.suffix().as_bytes()));
+    let name = outer.unwrap_or(name);
     let ends_with = |suffixes: &[&str]| suffixes.iter().any(|suffix| name.ends_with(suffix.as_bytes()));
     let by_name = if ends_with(&[".tar.gz", ".tgz"]) {
         Some(CompressionKind::Gzip)

@@ -3,7 +3,7 @@
 //! there is found when it is backed up.
 
 use std::collections::BTreeMap;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 use percent_encoding::percent_decode_str;
 
@@ -14,6 +14,7 @@ use crate::naming;
 use crate::report::CompressionKind;
 
 mod asks;
+mod encryption;
 mod exports;
 mod printed;
 mod services;
@@ -126,6 +127,12 @@ pub(super) fn app(name: String, app: raw::App, around: &Around) -> Checked<AppCo
         raw::Compression::Zstd => CompressionKind::Zstd,
         raw::Compression::Gzip => CompressionKind::Gzip,
     });
+    let backup_dir = app.backup_dir.map(directory).transpose()?.or_else(|| around.backup_dir.clone());
+    // Also those that the app does not name: somebody else's backups are no place for its key.
+    let places = around.destinations.values().map(|destination| destination.dir.as_path());
+    let places: Vec<&Path> = places.chain(backup_dir.as_deref()).collect();
+    let encryption =
+        app.encryption.map(|found| encryption::encryption(found.place, found.value, &places)).transpose()?;
     Ok(AppConfig {
         name,
         is_enabled: app.enabled.unwrap_or(true),
@@ -141,7 +148,8 @@ pub(super) fn app(name: String, app: raw::App, around: &Around) -> Checked<AppCo
         archive_name: app.name.map(template).transpose()?,
         compression,
         compression_level: app.compression_level.map(|level| self::level(level, compression)).transpose()?,
-        backup_dir: app.backup_dir.map(directory).transpose()?.or_else(|| around.backup_dir.clone()),
+        encryption,
+        backup_dir,
         exclude_tables: app.exclude_tables.into_iter().map(table).collect::<Checked<_>>()?,
         exports: exports::exports(app.exports, &sources)?,
         secret_columns: exports::secret_columns(app.secret_columns, &sources)?,
@@ -162,9 +170,14 @@ fn destination(name: String, destination: raw::Destination) -> Checked<Destinati
         };
         return Err(Wrong::at(form.place, what));
     }
+    let wants_encrypted = match destination.encryption {
+        None => false,
+        Some(word) if word.value == "required" => true,
+        Some(word) => return Err(Wrong::at(word.place, raw::unknown("value", &word.value, &["required"]))),
+    };
     let dir = local(destination.url)?;
     let is_enabled = destination.enabled.unwrap_or(true);
-    Ok(Destination { name, dir, require_mount: destination.require_mount, is_enabled })
+    Ok(Destination { name, dir, require_mount: destination.require_mount, wants_encrypted, is_enabled })
 }
 
 /// The directory that a URL names. It may hold a password, so that it is not shown.

@@ -10,7 +10,7 @@ use std::path::{Path, PathBuf};
 use lifeboat_format::path::shown;
 use serde::Serialize;
 
-use super::{AppConfig, Ask, Config, Destination, Source, VersionFrom};
+use super::{AppConfig, Ask, Config, Destination, Encryption, SecretFrom, Source, VersionFrom};
 use crate::exec::reason;
 use crate::health::HealthCheck;
 use crate::services::{Service, ServiceKind};
@@ -121,6 +121,7 @@ impl Look<'_> {
                 }
             }
         }
+        self.encryption(app.encryption.as_ref());
         self.same_file_names(app);
         let stopped = app.sources.values().flat_map(Source::stop);
         app.services.iter().chain(&app.freeze).chain(stopped).for_each(|service| self.service(service));
@@ -203,6 +204,22 @@ impl Look<'_> {
                 self.warn(format!("{key}: others can read {0} (mode {mode:o}): chmod 600 {0}", of_path(file)));
             }
             Ok(_) => {}
+        }
+    }
+
+    fn encryption(&mut self, encryption: Option<&Encryption>) {
+        let Some(encryption) = encryption else { return };
+        if encryption.wants_keychain {
+            self.warn("encryption: keychain: the key file is used in its place, not the kernel's key ring");
+        }
+        // One that is missing is made by the first encrypted backup.
+        self.secret("key_file", encryption.key_file.as_deref().filter(|file| file.exists()));
+        self.secret("identity_file", encryption.identity_file.as_deref());
+        encryption.old_key_files.iter().for_each(|file| self.secret("old_key_files", Some(file)));
+        match &encryption.password {
+            Some(SecretFrom::File(file)) => self.secret("password_file", Some(file)),
+            Some(SecretFrom::Command(argv)) => self.program("password_command", argv),
+            Some(SecretFrom::Env(_) | SecretFrom::Credential(_)) | None => {}
         }
     }
 

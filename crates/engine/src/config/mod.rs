@@ -28,6 +28,7 @@ use crate::{Error, ErrorKind, Result};
 mod check;
 mod databases;
 pub(crate) mod duration;
+mod encryption;
 mod export;
 mod look;
 mod raw;
@@ -35,6 +36,7 @@ mod show;
 mod written;
 
 pub(crate) use databases::Queried;
+pub use encryption::{Encryption, SecretFrom};
 pub use export::{Export, SecretColumn};
 pub(crate) use look::look;
 pub use look::{CheckedApp, ConfigReport};
@@ -95,6 +97,8 @@ pub struct AppConfig {
     pub compression: Option<CompressionKind>,
     /// How hard.
     pub compression_level: Option<u8>,
+    /// How archives are encrypted, if they may be.
+    pub encryption: Option<Encryption>,
     /// Where archives go when there is no destination; `.` is the current directory.
     pub backup_dir: Option<PathBuf>,
     /// Tables of databases whose rows are left out; `*` stands for any letters.
@@ -250,6 +254,8 @@ pub struct Destination {
     pub dir: PathBuf,
     /// Whether a file system must be mounted there, or above it, other than `/`.
     pub require_mount: bool,
+    /// Whether only encrypted archives are taken.
+    pub wants_encrypted: bool,
     /// Whether it is used; no app names one that is not.
     pub is_enabled: bool,
 }
@@ -428,7 +434,8 @@ impl AppConfig {
             Source::Mariadb(mariadb) => mariadb.server.password_file.as_ref(),
             Source::Files(_) | Source::Sqlite(_) | Source::Command(_) => None,
         });
-        of_health.chain(of_checks).chain(of_sources)
+        let of_encryption = self.encryption.iter().flat_map(Encryption::secret_files);
+        of_health.chain(of_checks).chain(of_sources).chain(of_encryption)
     }
 }
 

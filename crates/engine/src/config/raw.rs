@@ -15,8 +15,10 @@ use serde_saphyr::{DefaultMessageFormatter, Location, MessageFormatter as _, Spa
 use super::nearest;
 use lifeboat_format::path::shown;
 
+mod encryption;
 mod printed;
 
+pub(super) use encryption::Encryption;
 pub(super) use printed::{Command, Mariadb};
 
 /// A mistake, and where it stands.
@@ -127,6 +129,8 @@ pub(super) struct App {
     pub(super) compression: Option<Compression>,
     /// How hard: 1 to 19 for zstd (by default 3), 1 to 9 for gzip (by default 6).
     pub(super) compression_level: Option<At<u16>>,
+    /// How archives are encrypted. By default they are not.
+    pub(super) encryption: Option<At<Encryption>>,
     /// Where archives go when the app has no destinations; absolute, or `.`
     /// for the current directory.
     pub(super) backup_dir: Option<At<String>>,
@@ -428,6 +432,8 @@ pub(super) struct Destination {
     /// above it. By default false.
     #[serde(default)]
     pub(super) require_mount: bool,
+    /// `required`: only encrypted archives are taken. By default all are.
+    pub(super) encryption: Option<At<String>>,
     /// Whether it is used. By default true.
     pub(super) enabled: Option<bool>,
 }

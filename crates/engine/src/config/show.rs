@@ -2,15 +2,16 @@
 //! secret in it.
 
 use std::collections::BTreeMap;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
+use lifeboat_format::envelope::{Envelope, OPENSSL_ITERATIONS, PASSWORD_ITERATIONS};
 use schemars::SchemaGenerator;
 use schemars::generate::SchemaSettings;
 use serde::Serialize;
 
 use super::raw;
 use super::written::{Carried, Reader, compression};
-use super::{AppConfig, Config};
+use super::{AppConfig, Config, Encryption, SecretFrom};
 use crate::report::CompressionKind;
 use crate::{Error, ErrorKind, Result, naming};
 
@@ -28,9 +29,70 @@ struct EffectiveApp {
     enabled: bool,
     #[serde(flatten)]
     app: Carried,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    encryption: Option<EffectiveEncryption>,
     backup_dir: String,
     destinations: Vec<String>,
     verification: EffectiveVerification,
+}
+
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+struct EffectiveEncryption {
+    enabled: bool,
+    envelope: &'static str,
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    recipients: Vec<String>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    recipients_file: Option<String>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    identity_file: Option<String>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    key_file: Option<String>,
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    old_key_files: Vec<String>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    password_file: Option<String>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    password_command: Option<Vec<String>>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    password_env: Option<String>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    password_credential: Option<String>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    iterations: Option<u32>,
+}
+
+impl EffectiveEncryption {
+    fn of(encryption: &Encryption) -> Self {
+        let text = |path: &PathBuf| path.to_string_lossy().into_owned();
+        let default = match encryption.envelope {
+            Envelope::Age => None,
+            Envelope::Openssl => Some(OPENSSL_ITERATIONS),
+            Envelope::Gcm => Some(PASSWORD_ITERATIONS),
+        };
+        let mut effective = Self {
+            enabled: encryption.is_enabled,
+            envelope: encryption.envelope.name(),
+            recipients: encryption.recipients.iter().map(ToString::to_string).collect(),
+            recipients_file: encryption.recipients_file.as_ref().map(text),
+            identity_file: encryption.identity_file.as_ref().map(text),
+            key_file: encryption.key_file.as_ref().map(text),
+            old_key_files: encryption.old_key_files.iter().map(text).collect(),
+            password_file: None,
+            password_command: None,
+            password_env: None,
+            password_credential: None,
+            iterations: encryption.iterations.or(default),
+        };
+        match &encryption.password {
+            None => {}
+            Some(SecretFrom::File(path)) => effective.password_file = Some(text(path)),
+            Some(SecretFrom::Command(argv)) => effective.password_command = Some(argv.clone()),
+            Some(SecretFrom::Env(name)) => effective.password_env = Some(name.clone()),
+            Some(SecretFrom::Credential(name)) => effective.password_credential = Some(name.clone()),
+        }
+        effective
+    }
 }
 
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
@@ -43,6 +105,8 @@ struct EffectiveDestination {
     url: String,
     form: &'static str,
     require_mount: bool,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    encryption: Option<&'static str>,
     enabled: bool,
 }
 
@@ -54,6 +118,7 @@ impl EffectiveConfig {
                 url: found.dir.to_string_lossy().into_owned(),
                 form: "archive",
                 require_mount: found.require_mount,
+                encryption: found.wants_encrypted.then_some("required"),
                 enabled: found.is_enabled,
             };
             (name.clone(), effective)
@@ -92,6 +157,7 @@ impl EffectiveApp {
             enabled: app.is_enabled,
             app: written,
             backup_dir: app.backup_dir.as_deref().unwrap_or(Path::new(".")).to_string_lossy().into_owned(),
+            encryption: app.encryption.as_ref().map(EffectiveEncryption::of),
             destinations: app.destinations.clone(),
             verification: EffectiveVerification { on_create: app.verify_on_create },
         }

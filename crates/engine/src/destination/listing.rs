@@ -8,6 +8,7 @@ use std::path::{Path, PathBuf};
 
 use jiff::Timestamp;
 use lifeboat_format::archive::Archive;
+use lifeboat_format::envelope::Envelope;
 use lifeboat_format::model::Outcome;
 use lifeboat_format::record::Head;
 use lifeboat_store as store;
@@ -45,6 +46,9 @@ pub struct Snapshot {
     pub destination: Option<String>,
     /// `archive` or `bare`.
     pub form: String,
+    /// How it is encrypted, if it is.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub envelope: Option<String>,
 }
 
 impl Snapshot {
@@ -102,6 +106,7 @@ fn look(path: &Path, destination: Option<&str>) -> Option<Snapshot> {
         path: path.to_owned(),
         destination: destination.map(str::to_owned),
         form: "archive".to_owned(),
+        envelope: envelope_of(path),
     };
     if let Some(sidecar) = Sidecar::read(path) {
         // One whose size differs is being written, or is not what the sidecar is about.
@@ -130,6 +135,12 @@ fn look(path: &Path, destination: Option<&str>) -> Option<Snapshot> {
         (snapshot.created, snapshot.outcome) = (head.created, Some(head.outcome));
     }
     Some(snapshot)
+}
+
+/// Told by what the file begins with: a sidecar may be missing.
+fn envelope_of(path: &Path) -> Option<String> {
+    let found = File::open(path).and_then(|file| Envelope::of_file(&file)).ok()??;
+    Some(found.name().to_owned())
 }
 
 fn bare_head(path: &Path) -> Option<Head> {
@@ -215,6 +226,7 @@ mod tests {
             path: PathBuf::new(),
             destination: None,
             form: "archive".to_owned(),
+            envelope: None,
         }
     }
 

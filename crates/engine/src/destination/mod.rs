@@ -181,7 +181,13 @@ mod tests {
     use super::*;
 
     fn destination(dir: &Path) -> Destination {
-        Destination { name: "local".to_owned(), dir: dir.to_owned(), require_mount: false, is_enabled: true }
+        Destination {
+            name: "local".to_owned(),
+            dir: dir.to_owned(),
+            require_mount: false,
+            wants_encrypted: false,
+            is_enabled: true,
+        }
     }
 
     /// Shows P1.

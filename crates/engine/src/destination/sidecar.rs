@@ -7,6 +7,7 @@ use std::io::Read as _;
 use std::path::{Path, PathBuf};
 
 use jiff::Timestamp;
+use lifeboat_format::envelope::Facts;
 use lifeboat_format::model::{Outcome, Summer};
 use lifeboat_format::record::Head;
 use lifeboat_store as store;
@@ -19,6 +20,8 @@ use crate::{Cancel, Result, ours};
 const FORMAT: &str = "lifeboat-archive/1";
 /// The most that a sidecar may hold.
 const SIZE_MAX_BYTES: usize = 4 << 10;
+/// What is read of an HMAC.
+const HMAC_MAX_BYTES: u64 = 1 << 10;
 /// What is read of something that claims to be one.
 const READ_MAX_BYTES: u64 = 64 << 10;
 
@@ -37,8 +40,14 @@ pub(crate) struct Sidecar {
     pub(crate) failed_sources: Vec<String>,
     /// `archive`, or `bare` for one database as it is.
     pub(crate) form: String,
-    /// How it is encrypted; `none`.
+    /// How it is encrypted: `none`, `age`, `openssl` or `aes-256-gcm`.
     pub(crate) envelope: String,
+    /// Iterations of PBKDF2, where the key is derived by that.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub(crate) iterations: Option<u32>,
+    /// What tells whether a key is the right one.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub(crate) key_id: Option<String>,
     /// Bytes of the archive.
     pub(crate) size: u64,
     /// SHA-256 of the archive.
@@ -54,7 +63,7 @@ pub(crate) fn path_of(path: &Path) -> PathBuf {
 
 impl Sidecar {
     /// The sidecar of the archive with `head`, which has `size` bytes and the sum `sha256`.
-    pub(crate) fn new(head: &Head, form: &str, size: u64, sha256: String) -> Self {
+    pub(crate) fn new(head: &Head, form: &str, facts: Option<&Facts>, size: u64, sha256: String) -> Self {
         let failed = head.sources.iter().filter(|source| source.details.failed.is_some());
         Self {
             format: FORMAT.to_owned(),
@@ -65,7 +74,9 @@ impl Sidecar {
             outcome: head.outcome,
             failed_sources: failed.map(|source| source.name.clone()).collect(),
             form: form.to_owned(),
-            envelope: "none".to_owned(),
+            envelope: facts.map_or("none", |facts| facts.envelope.name()).to_owned(),
+            iterations: facts.and_then(|facts| facts.iterations),
+            key_id: facts.and_then(|facts| facts.key_id.clone()),
             size,
             sha256,
         }
@@ -113,6 +124,32 @@ impl Sidecar {
     }
 }
 
+/// The path of what authenticates the archive at `path`, where its envelope does not.
+pub(crate) fn hmac_path_of(path: &Path) -> PathBuf {
+    let mut name = path.as_os_str().to_owned();
+    name.push(".hmac");
+    name.into()
+}
+
+/// The line of the HMAC beside the archive at `path`, if there is one.
+pub(crate) fn hmac_of(path: &Path) -> Option<String> {
+    let mut text = String::new();
+    File::open(hmac_path_of(path)).ok()?.take(HMAC_MAX_BYTES).read_to_string(&mut text).ok()?;
+    Some(text.lines().next().unwrap_or_default().trim().to_owned())
+}
+
+/// Writes the HMAC `line` beside the archive at `path`.
+///
+/// # Errors
+/// When it cannot be written, or one is there already.
+pub(crate) fn write_hmac(path: &Path, line: &str) -> Result<()> {
+    let hmac = hmac_path_of(path);
+    let mut file = Unnamed::create(hmac.parent().unwrap_or(Path::new(".")))?;
+    file.append(format!("{line}\n").as_bytes())?;
+    file.publish([hmac.file_name().unwrap_or_default()], 0o666)?;
+    Ok(())
+}
+
 /// Whether the file at `path` is a sidecar of an archive.
 pub(crate) fn is_one(path: &Path) -> bool {
     let name = path.file_name().unwrap_or_default().as_encoded_bytes();
@@ -155,6 +192,8 @@ mod tests {
             failed_sources: Vec::new(),
             form: "archive".to_owned(),
             envelope: "none".to_owned(),
+            iterations: None,
+            key_id: None,
             size: 3,
             sha256: "11".repeat(32),
         }

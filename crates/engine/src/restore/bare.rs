@@ -278,6 +278,7 @@ fn head_of(found: &Found<'_>, kind: Kind, entry: &Entry) -> Head {
         created,
         window_ms: 0,
         outcome: Outcome::Scope,
+        envelope: None,
         sources: vec![source],
         totals: Totals { entries: 1, files: 1, bytes: entry.size, sparse_bytes: 0 },
         problems: Vec::new(),

@@ -10,8 +10,9 @@ use lifeboat_format::record::Source;
 use serde::Serialize;
 
 use super::single;
-use crate::config::{self, AppConfig, CommandSource, Config};
+use crate::config::{self, AppConfig, CommandSource};
 use crate::exec::{Tool, command_line};
+use crate::keys::Keys;
 use crate::report::{Watch, as_seconds, as_shown};
 use crate::{Error, ErrorKind, Result, lock};
 
@@ -24,6 +25,8 @@ pub struct CommandRequest {
     pub archive: PathBuf,
     /// The source.
     pub source: String,
+    /// Whether what may have been changed by somebody without the archive's key may be used.
+    pub allow_unauthenticated: bool,
     /// Whether somebody agreed that it is run.
     pub agreed: bool,
     /// The app as the archive carries it, where this host has no configuration
@@ -71,9 +74,9 @@ pub struct CommandReport {
 }
 
 /// The source that `only` names, if it is one of a command and nothing else is named.
-pub(crate) fn source_of(archive: &Path, only: &[String]) -> Result<Option<String>> {
+pub(crate) fn source_of(archive: &Path, only: &[String], keys: Keys<'_>) -> Result<Option<String>> {
     let [only] = only else { return Ok(None) };
-    let archive = super::open(archive)?;
+    let archive = super::open(archive, keys)?;
     let found = archive.head().and_then(|head| find(&head.sources, only));
     Ok(found.map(|source| source.name.clone()))
 }
@@ -92,8 +95,9 @@ struct Ready<'a> {
     path: String,
 }
 
-fn ready<'a>(request: &'a CommandRequest, config: Option<&'a Config>) -> Result<Ready<'a>> {
-    let archive = super::open(&request.archive)?;
+fn ready<'a>(request: &'a CommandRequest, keys: Keys<'a>) -> Result<Ready<'a>> {
+    let archive = super::open(&request.archive, keys)?;
+    super::check_authentic(&archive, request.allow_unauthenticated)?;
     let refuse = |what: String, next: &str| {
         Err(Error::new(ErrorKind::Usage, what)
             .state(UNTOUCHED)
@@ -104,7 +108,7 @@ fn ready<'a>(request: &'a CommandRequest, config: Option<&'a Config>) -> Result<
         return refuse(format!("the snapshot holds no command {name}"), "look with `lifeboat backup list`");
     };
     // What only the archive says runs nothing, unless somebody trusts it.
-    let app = config.and_then(|config| config.apps.get(&head.app)).or(request.trusted.as_ref());
+    let app = keys.config.and_then(|config| config.apps.get(&head.app)).or(request.trusted.as_ref());
     let Some(config::Source::Command(source)) = app.and_then(|app| app.sources.get(name)) else {
         return refuse(format!("no command is configured for the source {name}"), "write it into lifeboat.yaml");
     };
@@ -126,19 +130,19 @@ fn ready<'a>(request: &'a CommandRequest, config: Option<&'a Config>) -> Result<
 }
 
 /// What [`restore`] would run.
-pub(crate) fn plan(request: &CommandRequest, config: Option<&Config>) -> Result<CommandPlan> {
-    ready(request, config).map(|ready| ready.plan)
+pub(crate) fn plan(request: &CommandRequest, keys: Keys<'_>) -> Result<CommandPlan> {
+    ready(request, keys).map(|ready| ready.plan)
 }
 
 /// Runs it, when all of the archive was compared.
 pub(crate) fn restore(
     request: &CommandRequest,
-    config: Option<&Config>,
+    keys: Keys<'_>,
     data_dir: &Path,
     watch: Watch<'_>,
 ) -> Result<CommandReport> {
     let began = Instant::now();
-    let Ready { archive, plan, source, restore, path } = ready(request, config)?;
+    let Ready { archive, plan, source, restore, path } = ready(request, keys)?;
     if !request.agreed {
         return Err(Error::new(ErrorKind::ConfirmationNeeded, format!("it would {}", plan.question()))
             .state(UNTOUCHED)

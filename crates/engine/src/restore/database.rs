@@ -14,6 +14,7 @@ use serde::Serialize;
 
 use super::single;
 use crate::config::{self, Config};
+use crate::keys::Keys;
 use crate::pg::facts::shown;
 use crate::pg::quoted;
 use crate::report::{Watch, as_seconds};
@@ -70,6 +71,8 @@ pub struct DatabaseRestored {
 struct Chosen<'a> {
     source: &'a Source,
     kind: Kind<'a>,
+    /// Whether it is certain that somebody with the archive's key made it.
+    is_genuine: bool,
 }
 
 #[derive(Clone, Copy)]
@@ -124,20 +127,21 @@ impl Chosen<'_> {
 }
 
 /// Whether its dump is SQL, which is run.
-pub(crate) fn is_script(request: &DatabaseRequest, config: Option<&Config>) -> Result<bool> {
-    let archive = super::open_for(&request.archive, request.as_source.as_deref(), config)?;
-    Ok(choose(&archive, &request.only)?.is_script())
+pub(crate) fn is_script(request: &DatabaseRequest, keys: Keys<'_>) -> Result<bool> {
+    let archive = super::open_for(&request.archive, request.as_source.as_deref(), keys)?;
+    Ok(!archive.is_genuine() && choose(&archive, &request.only)?.is_script())
 }
 
 /// Restores it.
 pub(crate) fn restore(
     request: &DatabaseRequest,
-    config: Option<&Config>,
+    keys: Keys<'_>,
     data_dir: &Path,
     watch: Watch<'_>,
 ) -> Result<DatabaseRestored> {
-    let began = Instant::now();
-    let archive = super::open_for(&request.archive, request.as_source.as_deref(), config)?;
+    let (began, config) = (Instant::now(), keys.config);
+    let archive = super::open_for(&request.archive, request.as_source.as_deref(), keys)?;
+    super::check_authentic(&archive, request.allow_unauthenticated)?;
     let chosen = choose(&archive, &request.only)?;
     let app = archive.head().and_then(|head| config?.apps.get(&head.app));
     let configured = app.and_then(|app| app.sources.get(&chosen.source.name));
@@ -197,7 +201,7 @@ fn maker<'a>(
 
 /// SQL of an archive that is not authenticated is run for who agreed to that.
 fn refuse_script(request: &DatabaseRequest, chosen: &Chosen<'_>) -> Result<()> {
-    if !chosen.is_script() || request.allow_unauthenticated {
+    if !chosen.is_script() || chosen.is_genuine || request.allow_unauthenticated {
         return Ok(());
     }
     Err(Error::new(ErrorKind::ConfirmationNeeded, "the dump is SQL, and the archive is not authenticated")
@@ -216,7 +220,7 @@ fn choose<'a>(archive: &'a Archive, only: &[String]) -> Result<Chosen<'a>> {
             .flat_map(|recorded| recorded.databases.iter().map(move |database| Kind::Postgres(recorded, database)));
         let of_mariadb =
             source.details.mariadb.iter().flat_map(|recorded| recorded.databases.iter().map(Kind::Mariadb));
-        of_postgres.chain(of_mariadb).map(move |kind| Chosen { source, kind })
+        of_postgres.chain(of_mariadb).map(move |kind| Chosen { source, kind, is_genuine: archive.is_genuine() })
     });
     let name = |chosen: &Chosen<'_>| format!("{}/{}", chosen.source.name, chosen.database());
     let is_asked = |chosen: &Chosen<'_>| {

@@ -11,6 +11,7 @@ use lifeboat_format::record::{Head, Record};
 
 use super::{bare, open};
 use crate::config::{Config, DumpFormat};
+use crate::keys::Keys;
 use crate::pg::probe::{Probes, Readers};
 use crate::report::{ListReport, VerifyReport, Watch};
 use crate::{Cancel, Error, ErrorKind, Result, workers};
@@ -70,17 +71,39 @@ pub(super) fn entries(
 }
 
 /// The head of the archive at `path`.
-pub(crate) fn head(path: &Path) -> Result<Option<Head>> {
-    open(path).map(|archive| archive.head().cloned())
+pub(crate) fn head(path: &Path, keys: Keys<'_>) -> Result<Option<Head>> {
+    open(path, keys).map(|archive| archive.head().cloned())
+}
+
+/// What can be said of where an archive comes from.
+pub(crate) enum Origin {
+    /// Nothing: it is not encrypted, or anybody can encrypt so.
+    Unknown,
+    /// Somebody with its key made it.
+    Genuine,
+    /// It may have been changed by somebody without its key.
+    Doubtful,
+}
+
+/// The same with where it comes from.
+pub(crate) fn head_and_origin(path: &Path, keys: Keys<'_>) -> Result<Option<(Head, Origin)>> {
+    let archive = open(path, keys)?;
+    let origin = match super::lacks_hmac(&archive) {
+        Some(_) => Origin::Doubtful,
+        None if archive.is_genuine() => Origin::Genuine,
+        None => Origin::Unknown,
+    };
+    Ok(archive.head().cloned().map(|head| (head, origin)))
 }
 
 /// Tells `each` of every entry of the archive at `path`.
 pub(crate) fn list(
     path: &Path,
+    keys: Keys<'_>,
     cancel: &Cancel,
     each: &mut dyn FnMut(&EntryPath, &Record) -> Result<()>,
 ) -> Result<ListReport> {
-    let archive = open(path)?;
+    let archive = open(path, keys)?;
     let mut report =
         ListReport { head: archive.head().cloned(), size_bytes: archive.size_bytes(), entries: 0, files: 0, bytes: 0 };
     records(&archive, cancel, &mut |path, record| {
@@ -109,19 +132,19 @@ fn bare_dump(archive: &Archive) -> Option<(EntryPath, DumpFormat)> {
 /// Reads all of the archive at `path`.
 pub(crate) fn verify(
     path: &Path,
-    config: Option<&Config>,
+    keys: Keys<'_>,
     wanted_threads: Option<usize>,
     watch: Watch<'_>,
     opened: &mut dyn FnMut(Option<&Head>),
     each: &mut dyn FnMut(&EntryPath, &Verdict),
 ) -> Result<VerifyReport> {
     let began = Instant::now();
-    let archive = open(path)?;
+    let archive = open(path, keys)?;
     opened(archive.head());
     if let Some(head) = archive.head() {
         watch.monitor.expected(head.totals.files, head.totals.bytes);
     }
-    let dirs: Vec<PathBuf> = config.into_iter().flat_map(Config::program_dirs).cloned().collect();
+    let dirs: Vec<PathBuf> = keys.config.into_iter().flat_map(Config::program_dirs).cloned().collect();
     let readers = Readers::In(&dirs);
     let probes = match bare_dump(&archive) {
         Some((path, format)) => Probes::of_bare(&path, format, &readers, watch.cancel)?,

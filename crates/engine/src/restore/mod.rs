@@ -21,7 +21,7 @@ use std::time::Instant;
 use lifeboat_format::archive::Archive;
 use lifeboat_format::monitor::{Monitor as _, Problem, ProblemClass};
 
-use crate::config::Config;
+use crate::keys::Keys;
 use crate::report::{PlanLine, RestorePlan, RestoreReport, RestoreRequest, Watch};
 use crate::tally::Tally;
 use crate::{Cancel, Error, ErrorKind, Result};
@@ -31,9 +31,10 @@ use stage::Stage;
 const DO_NOT_TRUST: &str = "do not trust this archive; find out where it comes from";
 
 /// Restores the archive of `request` below its directory.
-pub(crate) fn restore_to(request: &RestoreRequest, watch: Watch<'_>) -> Result<RestoreReport> {
+pub(crate) fn restore_to(request: &RestoreRequest, keys: Keys<'_>, watch: Watch<'_>) -> Result<RestoreReport> {
     let began = Instant::now();
-    let archive = open(&request.archive)?;
+    let archive = open(&request.archive, keys)?;
+    check_authentic(&archive, request.allow_unauthenticated)?;
     let tally = Tally::new(watch.monitor);
     plan::check(&survey::plan(&archive, request, watch.cancel, None)?, request)?;
     let mut stage = Stage::create(&request.to)?;
@@ -59,27 +60,55 @@ pub(crate) fn restore_to(request: &RestoreRequest, watch: Watch<'_>) -> Result<R
 /// What [`restore_to`] would do.
 pub(crate) fn plan_to(
     request: &RestoreRequest,
+    keys: Keys<'_>,
     cancel: &Cancel,
     each: &mut dyn FnMut(PlanLine) -> Result<()>,
 ) -> Result<RestorePlan> {
-    survey::plan(&open(&request.archive)?, request, cancel, Some(each))
+    survey::plan(&open(&request.archive, keys)?, request, cancel, Some(each))
 }
 
 /// Opens an archive, with what to do when that fails.
-fn open(path: &Path) -> Result<Archive> {
+fn open(path: &Path, keys: Keys<'_>) -> Result<Archive> {
     let archive = match bare::kind_of(path) {
         Some(kind) => bare::open(path, kind),
-        None => Archive::open(path).map_err(Error::from),
+        None => keys.open(path),
     };
     opened(path, archive)
 }
 
 /// Opens an archive whose sources are to be restored; of a bare database,
 /// `wanted` may say which it is.
-fn open_for(path: &Path, wanted: Option<&str>, config: Option<&Config>) -> Result<Archive> {
+fn open_for(path: &Path, wanted: Option<&str>, keys: Keys<'_>) -> Result<Archive> {
     match bare::kind_of(path) {
-        Some(kind) => opened(path, bare::open_for(path, kind, wanted, config)),
-        None => open(path),
+        Some(kind) => opened(path, bare::open_for(path, kind, wanted, keys.config)),
+        None => open(path, keys),
+    }
+}
+
+/// What an encrypted archive lacks that does not show when somebody changed it; `None` for any other.
+pub(crate) fn lacks_hmac(archive: &Archive) -> Option<String> {
+    let envelope = archive.envelope().filter(|_| !archive.is_authenticated())?;
+    let is_ours = archive.head().is_some_and(|head| head.envelope.is_some());
+    let name = archive.path().display();
+    Some(if is_ours {
+        format!("{name} had its HMAC in {name}.hmac beside it, and has it no more: it may have been changed")
+    } else {
+        format!("{name} is not authenticated: {} alone does not show when it was changed", envelope.name())
+    })
+}
+
+/// The same of the archive at `path`.
+pub(crate) fn lacks_hmac_at(path: &Path, keys: Keys<'_>) -> Result<Option<String>> {
+    open(path, keys).map(|archive| lacks_hmac(&archive))
+}
+
+/// Refuses what may have been changed by somebody without the key, unless that is accepted.
+fn check_authentic(archive: &Archive, is_accepted: bool) -> Result<()> {
+    match lacks_hmac(archive) {
+        Some(lack) if !is_accepted => Err(Error::new(ErrorKind::ConfirmationNeeded, lack)
+            .state("nothing was written")
+            .next("if you trust it, agree at a terminal or add --allow-unauthenticated")),
+        _ => Ok(()),
     }
 }
 

@@ -121,6 +121,15 @@ impl Archive {
         }
     }
 
+    /// Whether it is certain that somebody with the key made it.
+    #[must_use]
+    pub fn is_genuine(&self) -> bool {
+        match &self.form {
+            Form::Tar(_, Contents::Sealed(sealed)) => sealed.is_genuine(),
+            Form::Tar(_, Contents::Plain(_)) | Form::Bare(..) => false,
+        }
+    }
+
     /// Where it lies.
     #[must_use]
     pub fn path(&self) -> &Path {

@@ -24,6 +24,14 @@ impl Secret {
         Self(Zeroizing::new(bytes))
     }
 
+    /// The first line of `text`, without its end, where there is anything in it.
+    #[must_use]
+    pub fn first_line(text: &[u8]) -> Option<Self> {
+        let line = text.split(|byte| *byte == b'\n').next().unwrap_or_default();
+        let line = line.strip_suffix(b"\r").unwrap_or(line);
+        (!line.is_empty()).then(|| Self::new(line.to_vec()))
+    }
+
     /// The secret itself.
     #[must_use]
     pub fn expose(&self) -> &[u8] {

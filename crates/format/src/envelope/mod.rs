@@ -279,9 +279,12 @@ pub struct Sealed {
     read: AtomicU64,
 }
 
+/// Whether only who has the key can make such a file; to a recipient anybody can encrypt.
+type IsSecret = bool;
+
 #[derive(Debug)]
 enum Unlocked {
-    Age(age::FileKey),
+    Age(age::FileKey, IsSecret),
     Openssl(openssl::Unlocked),
     Gcm(gcm::Unlocked),
 }
@@ -300,7 +303,10 @@ pub fn open(file: Arc<File>, path: &Path, keys: &[Key], beside: &Beside, cancel:
     let mut worst = None;
     for key in keys {
         let unlocked = match envelope {
-            Envelope::Age => age::unlock(&file, key).map(Unlocked::Age),
+            Envelope::Age => {
+                let is_secret = matches!(key, Key::Password(_));
+                age::unlock(&file, key).map(|key| Unlocked::Age(key, is_secret))
+            }
             Envelope::Openssl => openssl::unlock(&file, key, beside, cancel).map(Unlocked::Openssl),
             Envelope::Gcm => gcm::unlock(&file, key, beside).map(Unlocked::Gcm),
         };
@@ -318,7 +324,7 @@ impl Sealed {
     #[must_use]
     pub fn envelope(&self) -> Envelope {
         match self.unlocked {
-            Unlocked::Age(_) => Envelope::Age,
+            Unlocked::Age(..) => Envelope::Age,
             Unlocked::Openssl(_) => Envelope::Openssl,
             Unlocked::Gcm(_) => Envelope::Gcm,
         }
@@ -329,8 +335,18 @@ impl Sealed {
     #[must_use]
     pub fn is_authenticated(&self) -> bool {
         match &self.unlocked {
-            Unlocked::Age(_) | Unlocked::Gcm(_) => true,
+            Unlocked::Age(..) | Unlocked::Gcm(_) => true,
             Unlocked::Openssl(unlocked) => unlocked.is_authenticated,
+        }
+    }
+
+    /// Whether it is certain that somebody with the key made it.
+    #[must_use]
+    pub fn is_genuine(&self) -> bool {
+        match &self.unlocked {
+            Unlocked::Age(_, is_secret) => *is_secret,
+            Unlocked::Openssl(unlocked) => unlocked.is_authenticated,
+            Unlocked::Gcm(_) => true,
         }
     }
 
@@ -346,7 +362,7 @@ impl Sealed {
     pub fn reader(self: &Arc<Self>) -> io::Result<Box<dyn Plaintext>> {
         let file = At { file: Arc::clone(&self.file), at: 0 };
         let reader: Box<dyn Plaintext> = match &self.unlocked {
-            Unlocked::Age(key) => Box::new(age::reader(file, key)?),
+            Unlocked::Age(key, _) => Box::new(age::reader(file, key)?),
             Unlocked::Openssl(unlocked) => Box::new(openssl::Reader::new(file, unlocked)?),
             Unlocked::Gcm(unlocked) => Box::new(gcm::Reader::new(file, unlocked)?),
         };

@@ -4,8 +4,8 @@ use std::path::{Path, PathBuf};
 
 use clap::{Subcommand, ValueEnum};
 use lifeboat_engine::app::{
-    BackupPlan, BackupReport, BackupRequest, CompressionKind, DumpFormat, FailedSource, How, PlannedServer, Selection,
-    Shipped, Subject, shown,
+    BackupPlan, BackupReport, BackupRequest, CompressionKind, DumpFormat, Envelope, FailedSource, How, PlannedServer,
+    SealRequest, Selection, Shipped, Subject, shown,
 };
 use lifeboat_engine::{Error, ErrorKind, Result};
 
@@ -35,6 +35,10 @@ Examples:
       One database as it is: SQLite's file, or what pg_dump writes (web.dump, web.sql)
   lifeboat backup web --schema-only
       The structure of its PostgreSQL databases, without any rows
+  lifeboat backup /srv/app --encrypt
+      Encrypt the archive with a password, which is asked for twice; `age -d` opens it too
+  lifeboat backup /srv/app --recipient age1…
+      Encrypt it so that this machine cannot read it again; the identity of that recipient opens it
   lifeboat backup /srv/app --dry-run
       Show what would be backed up and where it would go, and write nothing
   lifeboat backup list app-backup-2026-02-24.tar.zst
@@ -77,6 +81,18 @@ pub(crate) struct Args {
     /// How hard to compress: 1 to 19 for zstd (default 3), 1 to 9 for gzip (default 6)
     #[arg(long, value_name = "N")]
     compression_level: Option<u8>,
+    /// Encrypt the archive; by default as lifeboat.yaml says. With a password, unless recipients are known
+    #[arg(long, help_heading = "Encryption")]
+    encrypt: bool,
+    /// Do not encrypt it, whatever lifeboat.yaml says
+    #[arg(long, help_heading = "Encryption", conflicts_with_all = ["encrypt", "envelope", "recipient"])]
+    no_encrypt: bool,
+    /// How to encrypt
+    #[arg(long, value_enum, value_name = "KIND", help_heading = "Encryption")]
+    envelope: Option<EnvelopeArg>,
+    /// Encrypt to this recipient of age (age1…); may be repeated
+    #[arg(long, value_name = "RECIPIENT", help_heading = "Encryption")]
+    recipient: Vec<String>,
     /// Leave out what matches PATTERN; wins over --include
     #[arg(long, value_name = "PATTERN")]
     exclude: Vec<String>,
@@ -112,6 +128,17 @@ enum Compression {
 }
 
 #[derive(Clone, Copy, ValueEnum)]
+enum EnvelopeArg {
+    /// `age -d` opens it
+    Age,
+    /// `openssl enc -d` opens it; needs a key file
+    Openssl,
+    /// AES-256-GCM with a password
+    #[value(name = "aes-256-gcm")]
+    Gcm,
+}
+
+#[derive(Clone, Copy, ValueEnum)]
 enum Format {
     /// What pg_restore reads
     Custom,
@@ -128,15 +155,24 @@ enum Look {
 impl Args {
     /// Whether there is anything that only a backup can mean.
     fn has_options(&self) -> bool {
-        let flags =
-            [self.devices, self.one_file_system, self.no_verify_on_create, self.dry_run, self.bare, self.schema_only];
+        let flags = [
+            self.devices,
+            self.one_file_system,
+            self.no_verify_on_create,
+            self.dry_run,
+            self.bare,
+            self.schema_only,
+            self.encrypt,
+            self.no_encrypt,
+        ];
         let values = [
             self.output.is_some(),
             self.compression.is_some(),
             self.compression_level.is_some(),
             self.format.is_some(),
+            self.envelope.is_some(),
         ];
-        let lists = [&self.exclude, &self.include, &self.only, &self.to].map(Vec::is_empty);
+        let lists = [&self.exclude, &self.include, &self.only, &self.to, &self.recipient].map(Vec::is_empty);
         let lists = [lists.contains(&false), !self.exclude_file.is_empty()];
         flags.contains(&true) || values.contains(&true) || lists.contains(&true) || self.threads.is_some()
     }
@@ -214,6 +250,15 @@ fn request(args: &Args, subject: Subject) -> Result<BackupRequest> {
         output: args.output.clone(),
         compression,
         level: args.compression_level,
+        encryption: SealRequest {
+            is_wanted: if args.no_encrypt { Some(false) } else { args.encrypt.then_some(true) },
+            envelope: args.envelope.map(|envelope| match envelope {
+                EnvelopeArg::Age => Envelope::Age,
+                EnvelopeArg::Openssl => Envelope::Openssl,
+                EnvelopeArg::Gcm => Envelope::Gcm,
+            }),
+            recipients: args.recipient.clone(),
+        },
         selection: Selection {
             include: args.include.clone(),
             exclude,
@@ -268,6 +313,9 @@ fn render_report(report: &BackupReport, request: &BackupRequest, surface: Surfac
         render::duration(report.elapsed),
         render::rate(report.bytes, report.elapsed)
     ));
+    if let Some(envelope) = report.envelope {
+        console.info(format_args!("encrypted: {envelope}"));
+    }
     console.info(if report.verified {
         "verified: every file read back and its sum compared"
     } else {

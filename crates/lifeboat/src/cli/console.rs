@@ -6,10 +6,12 @@ use std::io::{BufRead as _, IsTerminal as _, Write as _};
 use std::sync::atomic::{AtomicUsize, Ordering};
 
 use anstyle::{AnsiColor, Style};
-use lifeboat_engine::app::LISTED_MAX;
+use lifeboat_engine::app::{LISTED_MAX, Secret};
 use lifeboat_engine::{Cancel, Error, ErrorKind, Monitor, Problem, Result};
 use rustix::event::{PollFd, PollFlags, Timespec};
+use rustix::termios::{LocalModes, OptionalActions, Termios};
 use serde::Serialize;
+use zeroize::Zeroizing;
 
 use super::error::{Label, Message};
 use super::out::Out;
@@ -81,24 +83,29 @@ impl Console {
                 // Standard error is closed: then nobody can agree either.
             }
         });
-        // Reading by itself would not be interrupted by Ctrl-C.
-        let stdin = std::io::stdin();
-        loop {
-            let mut waits = [PollFd::new(&stdin, PollFlags::IN)];
-            let timeout = Timespec { tv_sec: 0, tv_nsec: 100_000_000 };
-            let is_ready = rustix::event::poll(&mut waits, Some(&timeout)).is_ok_and(|ready| ready > 0);
-            if cancel.is_set() {
-                return Err(Error::new(ErrorKind::Cancelled, "stopped on request").state("nothing was begun"));
-            }
-            if is_ready {
-                break;
-            }
-        }
-        let mut answer = String::new();
-        stdin.lock().read_line(&mut answer).map_err(|error| {
-            Error::new(ErrorKind::Failed, format!("could not read the answer: {error}")).state("nothing was begun")
-        })?;
+        let answer = read_line(cancel)?;
+        let answer = String::from_utf8_lossy(&answer);
         Ok(matches!(answer.trim().to_lowercase().as_str(), "y" | "yes"))
+    }
+
+    /// Asks a person for what nobody is to see; what is typed is not shown.
+    pub(super) fn ask_secret(&self, what: &str, cancel: &Cancel) -> Result<Secret> {
+        self.out.flush();
+        let hidden = Hidden::begin();
+        self.progress.beside(|| {
+            if write!(anstream::stderr().lock(), "{what}: ").is_err() {
+                // Standard error is closed: then nobody can answer either.
+            }
+        });
+        let answer = read_line(cancel);
+        drop(hidden);
+        self.progress.beside(|| {
+            if writeln!(anstream::stderr().lock()).is_err() {
+                // As above.
+            }
+        });
+        let answer = answer?;
+        Ok(Secret::first_line(&answer).unwrap_or_else(|| Secret::new(Vec::new())))
     }
 
     /// The first part is done; what follows is counted anew.
@@ -160,6 +167,50 @@ impl Console {
                 // Standard error is closed: nobody is left to tell.
             }
         });
+    }
+}
+
+/// A line that a person types. Reading by itself would not be interrupted by Ctrl-C.
+fn read_line(cancel: &Cancel) -> Result<Zeroizing<Vec<u8>>> {
+    let stdin = std::io::stdin();
+    loop {
+        let mut waits = [PollFd::new(&stdin, PollFlags::IN)];
+        let timeout = Timespec { tv_sec: 0, tv_nsec: 100_000_000 };
+        let is_ready = rustix::event::poll(&mut waits, Some(&timeout)).is_ok_and(|ready| ready > 0);
+        if cancel.is_set() {
+            return Err(Error::new(ErrorKind::Cancelled, "stopped on request").state("nothing was begun"));
+        }
+        if is_ready {
+            break;
+        }
+    }
+    let mut answer = Zeroizing::new(Vec::new());
+    stdin.lock().read_until(b'\n', &mut answer).map_err(|error| {
+        Error::new(ErrorKind::Failed, format!("could not read the answer: {error}")).state("nothing was begun")
+    })?;
+    Ok(answer)
+}
+
+/// While it lives, the terminal does not show what is typed.
+struct Hidden(Option<Termios>);
+
+impl Hidden {
+    fn begin() -> Self {
+        let stdin = std::io::stdin();
+        let Ok(before) = rustix::termios::tcgetattr(&stdin) else { return Self(None) };
+        let mut quiet = before.clone();
+        quiet.local_modes.remove(LocalModes::ECHO);
+        let changed = rustix::termios::tcsetattr(&stdin, OptionalActions::Flush, &quiet);
+        Self(changed.is_ok().then_some(before))
+    }
+}
+
+impl Drop for Hidden {
+    fn drop(&mut self) {
+        if let Some(before) = &self.0 {
+            // Nothing can be done about a terminal that is gone.
+            rustix::termios::tcsetattr(std::io::stdin(), OptionalActions::Now, before).unwrap_or(());
+        }
     }
 }
 

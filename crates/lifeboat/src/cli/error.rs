@@ -62,6 +62,7 @@ fn word(kind: ErrorKind) -> &'static str {
     match kind {
         ErrorKind::Failed => "failed",
         ErrorKind::Usage => "usage",
+        ErrorKind::WrongKey => "wrong-key",
         ErrorKind::Corrupt => "corrupt",
         ErrorKind::NoSpace => "no-space",
         ErrorKind::Denied => "denied",
@@ -83,6 +84,7 @@ fn usual_next_step(kind: ErrorKind) -> &'static str {
     match kind {
         ErrorKind::Failed => "remove the cause named above, then run the same command again",
         ErrorKind::Usage => "see what it takes with --help",
+        ErrorKind::WrongKey => "give the right password or key: --password-file, --identity-file or --key-file",
         ErrorKind::Corrupt => {
             "use another copy of the archive; `lifeboat backup verify` names the files that are damaged"
         }

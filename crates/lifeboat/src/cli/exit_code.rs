@@ -19,6 +19,7 @@ pub(super) fn of_kind(kind: ErrorKind, signal: Option<Signal>) -> u8 {
     match kind {
         ErrorKind::Failed => FAILED,
         ErrorKind::Usage => 2,
+        ErrorKind::WrongKey => 12,
         ErrorKind::Corrupt => 13,
         ErrorKind::NoSpace => 14,
         ErrorKind::Unreachable => UNREACHABLE,

@@ -30,6 +30,7 @@ mod restore_command;
 mod restore_database;
 mod restore_live;
 mod restore_to;
+pub(crate) mod secrets;
 pub(crate) mod status;
 mod verify;
 
@@ -57,10 +58,11 @@ Exit codes:
     2  wrong usage                       19  verification failed
     3  done, but incomplete              20  restore failed, all is as before
    11  another run is going on           21  restore failed, act now
-   13  damaged                           22  needs your agreement, or is in use
-   14  no space                          23  unsafe archive
-   15  destination not there            130  stopped by Ctrl-C
-   16  permission missing               143  stopped by SIGTERM
+   12  wrong password or key             22  needs your agreement, or is in use
+   13  damaged                           23  unsafe archive
+   14  no space                         130  stopped by Ctrl-C
+   15  destination not there            143  stopped by SIGTERM
+   16  permission missing
   `backup verify` answers 0 or 1.";
 
 /// Backs up a whole self-hosted application, proves that the backup restores, and puts it back.
@@ -87,6 +89,8 @@ pub(crate) struct Options {
     /// Where drop-ins for units of systemd go
     #[arg(long, global = true, value_name = "DIR", env = "LIFEBOAT_SYSTEMD_DIR", hide = true)]
     pub(crate) systemd_dir: Option<PathBuf>,
+    #[command(flatten)]
+    pub(crate) secrets: secrets::SecretOptions,
     /// Print JSON Lines on standard output, each with a message_type; names that are not plain
     /// text are escaped as \n, \\ or \xNN
     #[arg(long, global = true, help_heading = "Everywhere")]

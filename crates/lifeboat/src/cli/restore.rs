@@ -144,10 +144,6 @@ fn keep(text: &str) -> std::result::Result<Keep, String> {
     parse_keep(text).map_err(|_| "expected a number with a unit, such as 7d or 12h, or forever".to_owned())
 }
 
-fn agreed(args: &Args) -> restore_live::Agreed {
-    restore_live::Agreed { force: args.force, unauthenticated: args.allow_unauthenticated, config: args.trust_config }
-}
-
 pub(crate) fn run(args: &Args, surface: Surface<'_>) -> Result<u8> {
     match decide(args, surface) {
         Some(decided) => decided,
@@ -180,9 +176,11 @@ fn restore(args: &Args, surface: Surface<'_>) -> Result<u8> {
     let archive = args.archive.clone().ok_or_else(|| Error::new(ErrorKind::Usage, "no archive was given"))?;
     let named = surface.app.find_archive(&archive, args.app.as_deref(), &super::working_dir()?)?;
     let archive = named.path;
+    let allow_unauthenticated =
+        restore_live::accepts_lack(&archive, args.allow_unauthenticated, args.dry_run, surface)?;
     if let Some(to) = args.to.clone() {
         let (overwrite, devices, same_owner, threads) = (args.overwrite, args.devices, args.same_owner, args.threads);
-        let request = RestoreRequest { archive, to, overwrite, devices, same_owner, threads };
+        let request = RestoreRequest { archive, to, allow_unauthenticated, overwrite, devices, same_owner, threads };
         return restore_to::run(&request, args.dry_run, surface);
     }
     if let Some(name) = args.to_database.clone() {
@@ -192,16 +190,23 @@ fn restore(args: &Args, surface: Surface<'_>) -> Result<u8> {
             only: args.only.clone(),
             as_source: args.as_source.clone(),
             force: args.force,
-            allow_unauthenticated: args.allow_unauthenticated,
+            allow_unauthenticated,
             no_owner: args.no_owner,
             no_privileges: args.no_privileges,
             threads: args.threads,
         };
         return restore_database::run(request, surface);
     }
-    let agreed = agreed(args);
+    let agreed =
+        restore_live::Agreed { force: args.force, unauthenticated: allow_unauthenticated, config: args.trust_config };
     if let Some(source) = surface.app.command_source(&archive, &args.only)? {
-        let request = CommandRequest { archive, source, threads: args.threads, ..CommandRequest::default() };
+        let request = CommandRequest {
+            archive,
+            source,
+            allow_unauthenticated,
+            threads: args.threads,
+            ..CommandRequest::default()
+        };
         return restore_command::run(request, agreed, args.dry_run, surface);
     }
     let request = LiveRequest {

@@ -51,6 +51,18 @@ pub(super) fn run(mut request: LiveRequest, agreed: Agreed, dry_run: bool, surfa
     Ok(incomplete(&report).map_or(exit_code::DONE, |message| console.message(&message)))
 }
 
+/// Whether an archive is used that may have been changed by somebody without its
+/// key: a person is asked, where there is one.
+pub(super) fn accepts_lack(archive: &Path, is_accepted: bool, dry_run: bool, surface: Surface<'_>) -> Result<bool> {
+    if is_accepted || dry_run || !surface.console.can_ask() {
+        return Ok(is_accepted);
+    }
+    let lack = surface.app.lacks_hmac(archive).map_err(|error| error.state(UNTOUCHED))?;
+    let Some(lack) = lack else { return Ok(false) };
+    surface.console.warning(lack);
+    surface.console.ask("Every sum in it is checked. Do you trust it?", surface.cancel)
+}
+
 /// What the archive carries of its app's configuration, where it may be used:
 /// nobody can tell whether the archive is genuine, so a person agrees to what
 /// would act, at a terminal or with both flags.
@@ -62,7 +74,7 @@ pub(super) fn trusted(
 ) -> Result<Option<AppConfig>> {
     let carried = surface.app.carried(archive).map_err(|error| error.state(UNTOUCHED))?;
     let Some(carried) = carried else { return Ok(None) };
-    if carried.acts.is_empty() || (agreed.config && agreed.unauthenticated) {
+    if carried.acts.is_empty() || (agreed.config && (agreed.unauthenticated || carried.is_genuine)) {
         return Ok(Some(carried.app));
     }
     // A dry run asks nobody, and only shows it: to look at services and the version would run programs.
@@ -82,7 +94,9 @@ pub(super) fn trusted(
     }
     surface.console.line("This host has no configuration of the app. The archive carries one, which would act:");
     carried.acts.iter().for_each(|line| surface.console.line(format_args!("  {line}")));
-    surface.console.line("Nobody can tell whether the archive is genuine.");
+    if !carried.is_genuine {
+        surface.console.line("Nobody can tell whether the archive is genuine.");
+    }
     let agrees = surface.console.ask("Do you trust it to do that?", surface.cancel)?;
     Ok(agrees.then_some(carried.app))
 }
@@ -92,7 +106,7 @@ fn agree(plan: &LivePlan, lines: &PlanLines, agreed: Agreed, surface: Surface<'_
     let mut consent = Consent { agreed: false, force: agreed.force, unauthenticated: agreed.unauthenticated };
     let questions = plan.questions();
     let asks_root = !plan.unauthenticated_roots().is_empty() && !consent.unauthenticated && !plan.is_nothing();
-    let asks_script = !plan.scripts.is_empty() && !consent.unauthenticated;
+    let asks_script = plan.runs_foreign_sql() && !consent.unauthenticated;
     let asks = asks_root || asks_script || (!questions.is_empty() && !consent.force);
     if !asks || !surface.console.can_ask() {
         return Ok(consent);

@@ -49,6 +49,7 @@ pub use terms::Mode;
 
 use crate::clock::Clock;
 use crate::config::{AppConfig, Config, Keep};
+use crate::keys::Keys;
 use crate::lock::{self, Lock};
 use crate::report::{PlanLine, Problems, Watch, as_seconds, as_shown};
 use crate::tally::Tally;
@@ -60,6 +61,8 @@ pub(crate) struct Host<'a> {
     pub(crate) clock: &'a dyn Clock,
     pub(crate) data_dir: &'a Path,
     pub(crate) config: Option<&'a Config>,
+    /// What opens archives.
+    pub(crate) keys: Keys<'a>,
     /// Where drop-ins for units of systemd go.
     pub(crate) systemd_dir: &'a Path,
     /// The id of this run.
@@ -171,7 +174,7 @@ pub struct Prepared<'a> {
 }
 
 fn open(request: &LiveRequest, host: &Host<'_>) -> Result<Archive> {
-    let opened = super::open_for(&request.archive, request.as_source.as_deref(), host.config);
+    let opened = super::open_for(&request.archive, request.as_source.as_deref(), host.keys);
     opened.map_err(|error| error.state("nothing was written, and nothing was stopped"))
 }
 

@@ -34,6 +34,10 @@ pub struct LivePlan {
     pub created: Timestamp,
     /// How the backup ended.
     pub outcome: Outcome,
+    /// What speaks against using it: it may have been changed by somebody without its key.
+    pub lacks_hmac: Option<String>,
+    /// Whether it is certain that somebody with its key made it.
+    pub is_genuine: bool,
     /// What is done with what exists.
     pub mode: Mode,
     /// The databases of servers that would be made or replaced.
@@ -344,8 +348,14 @@ impl LivePlan {
     /// The roots that only an archive that is not authenticated names.
     #[must_use]
     pub fn unauthenticated_roots(&self) -> Vec<&str> {
-        let roots = self.roots.iter().filter(|root| !root.is_configured);
+        let roots = self.roots.iter().filter(|root| !root.is_configured && !self.is_genuine);
         roots.map(|root| root.root.as_str()).collect()
+    }
+
+    /// Whether SQL of an archive would be run that may be anybody's.
+    #[must_use]
+    pub fn runs_foreign_sql(&self) -> bool {
+        !self.scripts.is_empty() && !self.is_genuine
     }
 
     /// Refuses what cannot be done at all, whoever agrees.
@@ -399,7 +409,12 @@ impl LivePlan {
             .state("nothing was written, and nothing was stopped")
             .next("if you trust the archive, agree at a terminal or add --allow-unauthenticated"));
         }
-        if !self.scripts.is_empty() && !consent.unauthenticated {
+        if let (Some(lack), false) = (&self.lacks_hmac, consent.unauthenticated) {
+            return Err(Error::new(ErrorKind::ConfirmationNeeded, lack.clone())
+                .state("nothing was written, and nothing was stopped")
+                .next("if you trust the archive, agree at a terminal or add --allow-unauthenticated"));
+        }
+        if self.runs_foreign_sql() && !consent.unauthenticated {
             let what =
                 format!("the archive is not authenticated, and its SQL would be run: {}", self.scripts.join(", "));
             return Err(Error::new(ErrorKind::ConfirmationNeeded, what)
@@ -435,6 +450,8 @@ mod tests {
                 app: String::new(),
                 created: Timestamp::UNIX_EPOCH,
                 outcome: Outcome::Good,
+                lacks_hmac: None,
+                is_genuine: false,
                 mode: Mode::Overwrite,
                 databases: Vec::new(),
                 roles: Vec::new(),

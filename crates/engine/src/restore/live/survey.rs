@@ -135,6 +135,8 @@ impl<'a> Survey<'a> {
             app: targets.head.app.clone(),
             created: targets.head.created,
             outcome: targets.head.outcome,
+            lacks_hmac: crate::restore::lacks_hmac(archive),
+            is_genuine: archive.is_genuine(),
             mode: request.mode,
             databases: Vec::new(),
             roles: Vec::new(),
