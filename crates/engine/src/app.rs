@@ -25,7 +25,7 @@ pub use crate::presets::{InitReport, InitRequest, Preset};
 pub use crate::report::{
     Action, BackupPlan, BackupReport, BackupRequest, CompressionKind, DatabaseReport, ExportedReport, FailedSource,
     LISTED_MAX, ListReport, PlanLine, PlannedDump, PlannedServer, PlannedSource, Problems, RestorePlan, RestoreReport,
-    RestoreRequest, Selection, Shipped, Subject, VerifyReport, Watch,
+    RestoreRequest, SealCheck, Selection, Shipped, Subject, VerifyReport, VerifyTold, Watch,
 };
 pub use crate::restore::command::{CommandPlan, CommandReport, CommandRequest};
 pub use crate::restore::database::{DatabaseRequest, DatabaseRestored};
@@ -185,8 +185,24 @@ impl App<'_> {
         crate::restore::inspect::list(archive, self.keys(), cancel, each)
     }
 
-    /// Reads all of an archive; calls `opened` once with its head, then `each`
-    /// for every file.
+    /// Gives an encrypted archive another password: the first line of `file`,
+    /// else one that a person types. It is read back before it takes its place.
+    ///
+    /// # Errors
+    /// When it was not done; the archive is then as it was.
+    pub fn change_password(&self, archive: &Path, file: Option<&Path>) -> Result<()> {
+        crate::keys::change_password(self.keys(), archive, file)
+    }
+
+    /// How an archive is encrypted, for people; `None` where it is not.
+    ///
+    /// # Errors
+    /// When the archive cannot be read.
+    pub fn seal_of(&self, archive: &Path) -> Result<Option<String>> {
+        crate::restore::inspect::seal_at(archive, self.keys())
+    }
+
+    /// Reads all of an archive, and tells of its envelope, its head and every file.
     ///
     /// # Errors
     /// When the archive does not open or its manifest is damaged.
@@ -195,10 +211,9 @@ impl App<'_> {
         archive: &Path,
         threads: Option<usize>,
         watch: Watch<'_>,
-        opened: &mut dyn FnMut(Option<&Head>),
-        each: &mut dyn FnMut(&EntryPath, &Verdict),
+        told: &mut VerifyTold<'_>,
     ) -> Result<VerifyReport> {
-        crate::restore::inspect::verify(archive, self.keys(), threads, watch, opened, each)
+        crate::restore::inspect::verify(archive, self.keys(), threads, watch, told)
     }
 
     /// What [`App::restore_to`] would do; tells `each` of every entry. Writes nothing.

@@ -5,6 +5,7 @@ use std::collections::BTreeMap;
 use std::path::PathBuf;
 use std::time::Duration;
 
+use lifeboat_format::archive::verify::Verdict;
 use lifeboat_format::model::{EntryKind, Outcome};
 use lifeboat_format::path::{EntryPath, shown};
 use lifeboat_format::record::Head;
@@ -310,6 +311,8 @@ pub struct PlannedDump {
 pub struct ListReport {
     /// The manifest's head; `None` for a foreign tar.
     pub head: Option<Head>,
+    /// How it is encrypted, if it is.
+    pub seal: Option<String>,
     /// The archive's size.
     pub size_bytes: u64,
     /// Entries of every kind.
@@ -318,6 +321,27 @@ pub struct ListReport {
     pub files: u64,
     /// Bytes of their content.
     pub bytes: u64,
+}
+
+/// One of the checks of an envelope, before the files are looked at.
+#[derive(Clone, Debug)]
+pub struct SealCheck {
+    /// `envelope`, `password` or `authentication`.
+    pub what: &'static str,
+    /// Whether it went well.
+    pub verdict: Verdict,
+    /// What more is to be said.
+    pub note: Option<String>,
+}
+
+/// Who is told while an archive is verified.
+pub struct VerifyTold<'a> {
+    /// Of each check of its envelope; of a plain one nothing.
+    pub sealed: &'a mut dyn FnMut(SealCheck),
+    /// Once, of its head.
+    pub opened: &'a mut dyn FnMut(Option<&Head>),
+    /// Of every file.
+    pub each: &'a mut dyn FnMut(&EntryPath, &Verdict),
 }
 
 /// What verifying an archive found.

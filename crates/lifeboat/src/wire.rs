@@ -25,6 +25,10 @@ pub(crate) fn app(cli: &Cli, console: &Arc<Console>, cancel: &Cancel) -> Result<
     };
     let mut config = if needs_config { config(cli.options.config.as_deref())? } else { None };
     config.iter_mut().for_each(|config| config.set_home(home().as_deref()));
+    if let Some(dir) = variable("LIFEBOAT_BACKUP_DIR").or_else(|| variable("BACKUP_PATH")) {
+        let dir = std::path::absolute(&dir).unwrap_or(dir);
+        config.iter_mut().for_each(|config| config.set_backup_dir(&dir));
+    }
     let configured = config.as_ref().and_then(|config| config.data_dir.clone());
     let data_dir = cli.options.data_dir.clone().or(configured).unwrap_or_else(default_data_dir);
     Ok(App {

@@ -410,6 +410,11 @@ impl Config {
         })
     }
 
+    /// Archives of apps without destinations go to `dir`, wherever they were to go.
+    pub fn set_backup_dir(&mut self, dir: &Path) {
+        self.apps.values_mut().for_each(|app| app.backup_dir = Some(dir.to_owned()));
+    }
+
     /// Every file that a `*_file` setting names, each once: they hold secrets,
     /// and are left out of backups.
     #[must_use]

@@ -3,6 +3,7 @@
 //! read when they are needed, once (`secret.rs`), and stay in this process.
 
 mod open;
+mod reseal;
 mod seal;
 mod secret;
 
@@ -16,6 +17,7 @@ use lifeboat_format::envelope::{Key, Seal, Sealed};
 
 use crate::config::{AppConfig, Config, SecretFrom};
 use crate::{Cancel, Result};
+pub(crate) use reseal::change as change_password;
 pub use seal::SealRequest;
 pub(crate) use seal::Sealing;
 

@@ -46,6 +46,16 @@ pub(super) fn open(keys: Keys<'_>, path: &Path) -> Result<Archive> {
     }
 }
 
+/// The encrypted file at `path`, opened, and the file itself.
+pub(super) fn sealed(keys: Keys<'_>, path: &Path) -> Result<(Arc<Sealed>, File)> {
+    let file = File::open(path).map_err(|error| store::Error::io("open", path, error))?;
+    let Some(envelope) = sealed_as(&file, path)? else {
+        return Err(Error::new(ErrorKind::Usage, format!("{} is not encrypted", path.display())));
+    };
+    let again = file.try_clone().map_err(|error| store::Error::io("open", path, error))?;
+    Ok((unlock(keys, again, envelope, path, true)?, file))
+}
+
 pub(super) fn quietly(keys: Keys<'_>, path: &Path) -> Option<Archive> {
     let file = File::open(path).ok()?;
     match sealed_as(&file, path).ok()? {

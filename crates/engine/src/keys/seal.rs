@@ -27,6 +27,8 @@ pub struct SealRequest {
     pub envelope: Option<Envelope>,
     /// To whom, in `age`.
     pub recipients: Vec<String>,
+    /// With a password, whomever the configuration names as recipients.
+    pub by_password: bool,
 }
 
 /// What is encrypted.
@@ -97,7 +99,7 @@ fn recipients(keys: Keys<'_>, request: &SealRequest, configured: Option<&Encrypt
         }
         all.push(text.parse().map_err(|error| usage(format!("--recipient {text}: {error}")))?);
     }
-    let is_given = keys.ring.password.is_some() || !all.is_empty();
+    let is_given = request.by_password || keys.ring.password.is_some() || !all.is_empty();
     let Some(found) = configured.filter(|_| !is_given) else { return Ok(all) };
     all.extend(found.recipients.iter().cloned());
     if let Some(path) = &found.recipients_file {

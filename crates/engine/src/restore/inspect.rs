@@ -5,6 +5,7 @@ use std::time::Instant;
 
 use lifeboat_format::archive::verify::Verdict;
 use lifeboat_format::archive::{Archive, verify as format_verify};
+use lifeboat_format::envelope::Envelope;
 use lifeboat_format::model::EntryKind;
 use lifeboat_format::path::EntryPath;
 use lifeboat_format::record::{Head, Record};
@@ -13,8 +14,11 @@ use super::{bare, open};
 use crate::config::{Config, DumpFormat};
 use crate::keys::Keys;
 use crate::pg::probe::{Probes, Readers};
-use crate::report::{ListReport, VerifyReport, Watch};
+use crate::report::{ListReport, SealCheck, VerifyReport, VerifyTold, Watch};
 use crate::{Cancel, Error, ErrorKind, Result, workers};
+
+/// What is said of an archive whose envelope alone does not show a change.
+const NOT_AUTHENTICATED: &str = "not authenticated: there is no .hmac beside it";
 
 /// Keeps the error of a callback while the format's own result passes it.
 fn carry<T>(
@@ -75,6 +79,18 @@ pub(crate) fn head(path: &Path, keys: Keys<'_>) -> Result<Option<Head>> {
     open(path, keys).map(|archive| archive.head().cloned())
 }
 
+/// How the archive is encrypted, for people; `None` where it is not.
+fn seal(archive: &Archive) -> Option<String> {
+    let name = archive.envelope()?.name();
+    let lack = if archive.is_authenticated() { String::new() } else { format!(", {NOT_AUTHENTICATED}") };
+    Some(format!("{name}{lack}"))
+}
+
+/// How the archive at `path` is encrypted.
+pub(crate) fn seal_at(path: &Path, keys: Keys<'_>) -> Result<Option<String>> {
+    open(path, keys).map(|archive| seal(&archive))
+}
+
 /// What can be said of where an archive comes from.
 pub(crate) enum Origin {
     /// Nothing: it is not encrypted, or anybody can encrypt so.
@@ -104,8 +120,14 @@ pub(crate) fn list(
     each: &mut dyn FnMut(&EntryPath, &Record) -> Result<()>,
 ) -> Result<ListReport> {
     let archive = open(path, keys)?;
-    let mut report =
-        ListReport { head: archive.head().cloned(), size_bytes: archive.size_bytes(), entries: 0, files: 0, bytes: 0 };
+    let mut report = ListReport {
+        head: archive.head().cloned(),
+        seal: seal(&archive),
+        size_bytes: archive.size_bytes(),
+        entries: 0,
+        files: 0,
+        bytes: 0,
+    };
     records(&archive, cancel, &mut |path, record| {
         report.entries += 1;
         report.files += u64::from(record.kind() == EntryKind::File);
@@ -129,18 +151,55 @@ fn bare_dump(archive: &Archive) -> Option<(EntryPath, DumpFormat)> {
     Some((found?, format))
 }
 
+/// Opens the archive at `path`, and says of an encrypted one what of that went
+/// well, up to its whole authentication. False where it is not as it was made.
+fn unseal(path: &Path, keys: Keys<'_>, cancel: &Cancel, told: &mut dyn FnMut(SealCheck)) -> Result<(Archive, bool)> {
+    let mut tell = |what, verdict: Verdict, note: Option<String>| told(SealCheck { what, verdict, note });
+    let envelope = std::fs::File::open(path).and_then(|file| Envelope::of_file(&file)).ok().flatten();
+    let name = envelope.map(|envelope| envelope.name().to_owned());
+    let opened = open(path, keys);
+    let Some(name) = name else { return opened.map(|archive| (archive, true)) };
+    tell("envelope", Verdict::Pass, Some(name));
+    let archive = match opened {
+        Err(error) => {
+            match error.kind() {
+                ErrorKind::WrongKey => tell("password", Verdict::Fail(error.to_string()), None),
+                ErrorKind::Corrupt => {
+                    tell("password", Verdict::Pass, None);
+                    tell("authentication", Verdict::Fail(error.to_string()), None);
+                }
+                _ => {}
+            }
+            return Err(error);
+        }
+        Ok(archive) => archive,
+    };
+    tell("password", Verdict::Pass, None);
+    let lack = super::lacks_hmac(&archive);
+    let is_ours = archive.head().is_some_and(|head| head.envelope.is_some());
+    let verdict = match (archive.authenticate(cancel), &lack) {
+        (Err(error), _) if error.kind() == lifeboat_format::ErrorKind::Corrupt => Verdict::Fail(error.to_string()),
+        (Err(error), _) => return Err(error.into()),
+        (Ok(()), Some(lack)) if is_ours => Verdict::Fail(lack.clone()),
+        (Ok(()), _) => Verdict::Pass,
+    };
+    let is_sound = verdict == Verdict::Pass;
+    let note = lack.filter(|_| is_sound).map(|_| NOT_AUTHENTICATED.to_owned());
+    tell("authentication", verdict, note);
+    Ok((archive, is_sound))
+}
+
 /// Reads all of the archive at `path`.
 pub(crate) fn verify(
     path: &Path,
     keys: Keys<'_>,
     wanted_threads: Option<usize>,
     watch: Watch<'_>,
-    opened: &mut dyn FnMut(Option<&Head>),
-    each: &mut dyn FnMut(&EntryPath, &Verdict),
+    told: &mut VerifyTold<'_>,
 ) -> Result<VerifyReport> {
     let began = Instant::now();
-    let archive = open(path, keys)?;
-    opened(archive.head());
+    let (archive, is_sound) = unseal(path, keys, watch.cancel, told.sealed)?;
+    (told.opened)(archive.head());
     if let Some(head) = archive.head() {
         watch.monitor.expected(head.totals.files, head.totals.bytes);
     }
@@ -157,7 +216,7 @@ pub(crate) fn verify(
         &|path| probes.probe(path),
         &mut |path, verdict, bytes| {
             watch.monitor.advanced(1, bytes);
-            each(path, verdict);
+            (told.each)(path, verdict);
         },
     );
     let findings = findings.map_err(|error| {
@@ -167,7 +226,7 @@ pub(crate) fn verify(
     // A program that looked into a dump was stopped too, and is not to blame.
     watch.cancel.check()?;
     Ok(VerifyReport {
-        is_good: findings.is_good(),
+        is_good: findings.is_good() && is_sound,
         has_manifest: findings.has_manifest,
         files: findings.files,
         failed: findings.failed,

@@ -96,7 +96,7 @@ pub fn verify(
         verifier.run()?;
         Ok(verifier.findings)
     })?;
-    match archive.finish(cancel) {
+    match archive.authenticate(cancel) {
         Err(error) if error.kind() == ErrorKind::Corrupt => {
             findings.damage.get_or_insert_with(|| error.to_string());
         }

@@ -196,12 +196,15 @@ impl Archive {
             let records = records.map(|records| records as &mut dyn Listing);
             read(&mut Walk { body, records, guard: Guard::default() })
         })?;
-        self.finish(cancel)?;
+        self.authenticate(cancel)?;
         Ok(read)
     }
 
-    /// Makes sure of what an encrypted archive holds behind what was read.
-    pub(super) fn finish(&self, cancel: &Cancel) -> Result<()> {
+    /// Makes sure of all that an encrypted archive holds and that was not read yet.
+    ///
+    /// # Errors
+    /// [`ErrorKind::Corrupt`] where it is not what was encrypted; when it cannot be read, or on cancel.
+    pub fn authenticate(&self, cancel: &Cancel) -> Result<()> {
         match &self.form {
             Form::Tar(_, contents) => contents.finish(cancel),
             Form::Bare(..) => Ok(()),

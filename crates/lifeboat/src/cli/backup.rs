@@ -10,14 +10,16 @@ use lifeboat_engine::app::{
 use lifeboat_engine::{Error, ErrorKind, Result};
 
 use super::error::Message;
-use super::{Surface, exit_code, list, render, restore_live, verify};
+use super::{Surface, exit_code, list, render, restore_live, transfer, verify};
 
 const STATE: &str = "no archive was made; what was to be backed up is as it was";
 
 const USAGE: &str = "\
 lifeboat backup [OPTIONS] [APP|PATH]...
        lifeboat backup list [OPTIONS] [ARCHIVE|ID]
-       lifeboat backup verify [OPTIONS] [ARCHIVE|ID|APP]";
+       lifeboat backup verify [OPTIONS] [ARCHIVE|ID|APP]
+       lifeboat backup export [OPTIONS] [APP|PATH]...
+       lifeboat backup import [OPTIONS] [FILE]";
 
 const EXAMPLES: &str = "\
 Examples:
@@ -128,7 +130,7 @@ enum Compression {
 }
 
 #[derive(Clone, Copy, ValueEnum)]
-enum EnvelopeArg {
+pub(super) enum EnvelopeArg {
     /// `age -d` opens it
     Age,
     /// `openssl enc -d` opens it; needs a key file
@@ -136,6 +138,16 @@ enum EnvelopeArg {
     /// AES-256-GCM with a password
     #[value(name = "aes-256-gcm")]
     Gcm,
+}
+
+impl EnvelopeArg {
+    pub(super) fn envelope(self) -> Envelope {
+        match self {
+            Self::Age => Envelope::Age,
+            Self::Openssl => Envelope::Openssl,
+            Self::Gcm => Envelope::Gcm,
+        }
+    }
 }
 
 #[derive(Clone, Copy, ValueEnum)]
@@ -150,6 +162,8 @@ enum Format {
 enum Look {
     List(list::Args),
     Verify(verify::Args),
+    Export(transfer::ExportArgs),
+    Import(transfer::ImportArgs),
 }
 
 impl Args {
@@ -181,9 +195,9 @@ impl Args {
 pub(crate) fn run(args: &Args, surface: Surface<'_>) -> Result<u8> {
     match &args.command {
         Some(_) if args.has_options() => {
-            Err(Error::new(ErrorKind::Usage, "the options before `list` or `verify` are those of a backup")
+            Err(Error::new(ErrorKind::Usage, "the options before a subcommand are those of a backup")
                 .state("nothing was begun")
-                .next("leave them out; a directory of that name is given as ./list or ./verify"))
+                .next("leave them out; a directory of that name is given as ./list, ./verify, ./export or ./import"))
         }
         Some(Look::List(args)) => {
             surface.tell_waiting();
@@ -193,6 +207,8 @@ pub(crate) fn run(args: &Args, surface: Surface<'_>) -> Result<u8> {
             surface.tell_waiting();
             verify::run(args, surface)
         }
+        Some(Look::Export(args)) => transfer::export(args, surface),
+        Some(Look::Import(args)) => transfer::import(args, surface),
         None => {
             let subjects = surface.app.subjects(&args.subjects)?;
             if subjects.len() > 1 && args.output.as_ref().is_some_and(|output| !output.is_dir()) {
@@ -206,7 +222,7 @@ pub(crate) fn run(args: &Args, surface: Surface<'_>) -> Result<u8> {
             let mut codes = Vec::new();
             for subject in subjects {
                 let request = request(args, subject)?;
-                let done = if args.dry_run { plan(&request, surface) } else { back_up(&request, surface) };
+                let done = one(&request, args.dry_run, surface);
                 codes.push(match done {
                     Ok(code) => code,
                     Err(error)
@@ -221,6 +237,11 @@ pub(crate) fn run(args: &Args, surface: Surface<'_>) -> Result<u8> {
             Ok(exit_code::worst(&codes))
         }
     }
+}
+
+/// One subject: backed up, or only planned.
+pub(super) fn one(request: &BackupRequest, dry_run: bool, surface: Surface<'_>) -> Result<u8> {
+    if dry_run { plan(request, surface) } else { back_up(request, surface) }
 }
 
 fn is_last(args: &Args, surface: Surface<'_>) -> bool {
@@ -252,12 +273,9 @@ fn request(args: &Args, subject: Subject) -> Result<BackupRequest> {
         level: args.compression_level,
         encryption: SealRequest {
             is_wanted: if args.no_encrypt { Some(false) } else { args.encrypt.then_some(true) },
-            envelope: args.envelope.map(|envelope| match envelope {
-                EnvelopeArg::Age => Envelope::Age,
-                EnvelopeArg::Openssl => Envelope::Openssl,
-                EnvelopeArg::Gcm => Envelope::Gcm,
-            }),
+            envelope: args.envelope.map(EnvelopeArg::envelope),
             recipients: args.recipient.clone(),
+            by_password: false,
         },
         selection: Selection {
             include: args.include.clone(),

@@ -77,15 +77,19 @@ impl Console {
 
     /// Asks a person; anything but yes is no.
     pub(super) fn ask(&self, question: &str, cancel: &Cancel) -> Result<bool> {
+        let answer = self.ask_text(&format!("{question} [y/N]"), cancel)?;
+        Ok(matches!(answer.to_lowercase().as_str(), "y" | "yes"))
+    }
+
+    /// Asks a person for a word.
+    pub(super) fn ask_text(&self, question: &str, cancel: &Cancel) -> Result<String> {
         self.out.flush();
         self.progress.beside(|| {
-            if write!(anstream::stderr().lock(), "{question} [y/N] ").is_err() {
-                // Standard error is closed: then nobody can agree either.
+            if write!(anstream::stderr().lock(), "{question} ").is_err() {
+                // Standard error is closed: then nobody can answer either.
             }
         });
-        let answer = read_line(cancel)?;
-        let answer = String::from_utf8_lossy(&answer);
-        Ok(matches!(answer.trim().to_lowercase().as_str(), "y" | "yes"))
+        Ok(String::from_utf8_lossy(&read_line(cancel)?).trim().to_owned())
     }
 
     /// Asks a person for what nobody is to see; what is typed is not shown.

@@ -66,13 +66,14 @@ fn list_all(app: Option<&str>, surface: Surface<'_>, working_dir: &Path) -> u8 {
         }
         let app = snapshot.app.as_deref().map_or_else(|| "-".to_owned(), |app| shown(app.as_bytes()));
         console.line(format_args!(
-            "{:<8}  {}  {:<7}  {:>10}  {app:<12}  {:<8}  {}",
+            "{:<8}  {}  {:<7}  {:>10}  {app:<12}  {:<8}  {}{}",
             render::short_id(snapshot.id.as_deref()),
             render::moment(snapshot.created),
             render::outcome(snapshot.outcome),
             render::size(snapshot.size_bytes),
             snapshot.destination.as_deref().unwrap_or("-"),
-            render::path(render::path_from(&snapshot.path, working_dir))
+            render::path(render::path_from(&snapshot.path, working_dir)),
+            snapshot.envelope.as_ref().map(|envelope| format!("  ({envelope})")).unwrap_or_default()
         ));
     }
     errors.iter().for_each(|error| console.warning(error));
@@ -101,6 +102,9 @@ fn contents(args: &Listed, surface: Surface<'_>) -> Result<u8> {
         console.json("snapshot", &Snapshot { archive, has_manifest: head.is_some(), head: head.as_ref() });
     } else {
         render_head(args, head.as_ref(), surface);
+        let seal = surface.app.seal_of(&args.archive).map_err(|error| error.state(STATE))?;
+        seal.iter().for_each(|seal| console.info(format_args!("Encryption: {seal}")));
+        console.info("");
     }
     let zone = TimeZone::system();
     let mut each = |path: &EntryPath, record: &Record| {
@@ -152,7 +156,6 @@ fn render_head(args: &Listed, head: Option<&Head>, surface: Surface<'_>) {
     console.info(format_args!("Archive: {}", render::path(&args.archive)));
     let Some(head) = head else {
         console.info(NO_MANIFEST);
-        console.info("");
         return;
     };
     console.info(created(head));
@@ -190,7 +193,6 @@ fn render_head(args: &Listed, head: Option<&Head>, surface: Surface<'_>) {
             console.info(format_args!("  without the rows of {}", shown(table.as_bytes())));
         }
     }
-    console.info("");
 }
 
 /// ` with 2 databases of PostgreSQL 15.18`

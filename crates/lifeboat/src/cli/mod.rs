@@ -32,6 +32,7 @@ mod restore_live;
 mod restore_to;
 pub(crate) mod secrets;
 pub(crate) mod status;
+mod transfer;
 mod verify;
 
 pub(crate) use console::Console;

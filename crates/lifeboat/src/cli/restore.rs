@@ -130,7 +130,7 @@ struct Decisions {
 }
 
 #[derive(Clone, Copy, Default, ValueEnum)]
-enum ModeArg {
+pub(super) enum ModeArg {
     /// Entries of the snapshot win, everything else stays
     #[default]
     Overwrite,
@@ -138,6 +138,16 @@ enum ModeArg {
     Full,
     /// Only what is missing is added
     Merge,
+}
+
+impl ModeArg {
+    pub(super) fn mode(self) -> Mode {
+        match self {
+            Self::Overwrite => Mode::Overwrite,
+            Self::Full => Mode::Full,
+            Self::Merge => Mode::Merge,
+        }
+    }
 }
 
 fn keep(text: &str) -> std::result::Result<Keep, String> {
@@ -211,11 +221,7 @@ fn restore(args: &Args, surface: Surface<'_>) -> Result<u8> {
     }
     let request = LiveRequest {
         archive,
-        mode: match args.mode {
-            ModeArg::Overwrite => Mode::Overwrite,
-            ModeArg::Full => Mode::Full,
-            ModeArg::Merge => Mode::Merge,
-        },
+        mode: args.mode.mode(),
         only: args.only.clone(),
         devices: args.devices,
         same_owner: args.same_owner,

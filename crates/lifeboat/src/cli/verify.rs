@@ -2,7 +2,7 @@
 
 use std::path::{Path, PathBuf};
 
-use lifeboat_engine::app::{EntryPath, Head, LISTED_MAX, Verdict, VerifyReport, shown};
+use lifeboat_engine::app::{EntryPath, Head, LISTED_MAX, SealCheck, Verdict, VerifyReport, VerifyTold, shown};
 use lifeboat_engine::{Error, ErrorKind, Result};
 use serde::Serialize;
 
@@ -84,15 +84,27 @@ fn verify(archive: &Path, threads: Option<usize>, surface: Surface<'_>) -> Resul
     let console = surface.console;
     // The engine tells of the head and then of the files, through two closures.
     let lines = std::cell::RefCell::new(Lines::new(console));
+    let checks = std::cell::RefCell::new(Vec::new());
     let mut opened = |head: Option<&Head>| {
         lines.borrow_mut().has_manifest = head.is_some();
         if !console.options.json {
             render_head(archive, head, console);
         }
+        show_checks(&mut checks.borrow_mut(), console);
     };
     let mut each = |path: &EntryPath, verdict: &Verdict| lines.borrow_mut().add(path, verdict);
-    let result = surface.app.verify(archive, threads, surface.watch(), &mut opened, &mut each);
+    let mut sealed = |check: SealCheck| checks.borrow_mut().push(check);
+    let mut told = VerifyTold { sealed: &mut sealed, opened: &mut opened, each: &mut each };
+    let result = surface.app.verify(archive, threads, surface.watch(), &mut told);
     console.end_progress();
+    let mut checks = checks.into_inner();
+    if !checks.is_empty() {
+        // It did not open.
+        if !console.options.json {
+            console.info(format_args!("Archive: {}\n", render::path(archive)));
+        }
+        show_checks(&mut checks, console);
+    }
     let are_shown = lines.into_inner().finish();
     let report = match result {
         Ok(report) => report,
@@ -119,6 +131,36 @@ fn verify(archive: &Path, threads: Option<usize>, surface: Surface<'_>) -> Resul
         json::exit_error(&Message { exit_code: exit_code::FAILED, ..Message::of(&error, None) });
     }
     Ok(exit_code::FAILED)
+}
+
+/// Shows what was found of the envelope, once.
+fn show_checks(checks: &mut Vec<SealCheck>, console: &Console) {
+    for SealCheck { what, verdict, note } in checks.drain(..) {
+        let reason = match &verdict {
+            Verdict::Pass => note,
+            Verdict::Fail(reason) => Some(reason.clone()),
+        };
+        let passes = verdict == Verdict::Pass;
+        if console.options.json {
+            let result = if passes { "pass" } else { "fail" };
+            console.json("envelope", &CheckResult { check: what, result, reason });
+            continue;
+        }
+        let reason = reason.map(|reason| format!(" ({})", shown(reason.as_bytes()))).unwrap_or_default();
+        if passes {
+            console.info(format_args!("  {GOOD}PASS{GOOD:#} {what}{reason}"));
+        } else {
+            console.line(format_args!("  {BAD}FAIL{BAD:#} {what}{reason}"));
+        }
+    }
+}
+
+#[derive(Serialize)]
+struct CheckResult {
+    check: &'static str,
+    result: &'static str,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    reason: Option<String>,
 }
 
 fn render_head(archive: &Path, head: Option<&Head>, console: &Console) {
