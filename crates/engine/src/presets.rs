@@ -61,6 +61,16 @@ pub(crate) const PRESETS: &[Preset] = &[
         root: Root::Home(".nefia"),
         text: include_str!("../../../presets/nefia.yaml"),
     },
+    Preset {
+        name: "tomo",
+        about: "Tomo: servers, credentials, settings and audit logs, as one file under a password",
+        next: &[
+            "see that the database and the folders are those of your installation",
+            "for backups without a person, name a password_file under `encryption`, and keep a copy of it elsewhere",
+        ],
+        root: Root::Fixed("/var/lib/tomo"),
+        text: include_str!("../../../presets/tomo.yaml"),
+    },
 ];
 
 /// Write the configuration of a preset.

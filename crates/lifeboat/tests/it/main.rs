@@ -21,3 +21,4 @@ mod postgres;
 mod printed;
 mod sqlite;
 mod tidy;
+mod tomo;
