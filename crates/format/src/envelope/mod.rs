@@ -10,6 +10,7 @@ mod age;
 mod gcm;
 pub mod key;
 mod openssl;
+mod stream;
 #[cfg(test)]
 mod tests;
 
@@ -218,7 +219,7 @@ impl Seal {
 pub struct Writer<W: Write>(Sealing<W>);
 
 enum Sealing<W: Write> {
-    Age(Box<age::StreamWriter<W>>),
+    Age(Box<stream::Writer<W>>),
     Openssl(Box<openssl::Writer<W>>),
     Gcm(Box<gcm::Writer<W>>),
 }
@@ -281,9 +282,9 @@ pub struct Sealed {
 
 #[derive(Debug)]
 enum Unlocked {
-    Age(age::FileKey),
+    Age(Arc<stream::Stream>),
     Openssl(openssl::Unlocked),
-    Gcm(gcm::Unlocked),
+    Gcm(Arc<stream::Stream>),
 }
 
 /// Opens `file`, which `path` names in messages, with the first of `keys` that fits.
@@ -346,9 +347,8 @@ impl Sealed {
     pub fn reader(self: &Arc<Self>) -> io::Result<Box<dyn Plaintext>> {
         let file = At { file: Arc::clone(&self.file), at: 0 };
         let reader: Box<dyn Plaintext> = match &self.unlocked {
-            Unlocked::Age(key) => Box::new(age::reader(file, key)?),
             Unlocked::Openssl(unlocked) => Box::new(openssl::Reader::new(file, unlocked)?),
-            Unlocked::Gcm(unlocked) => Box::new(gcm::Reader::new(file, unlocked)?),
+            Unlocked::Age(stream) | Unlocked::Gcm(stream) => Box::new(stream::Reader::new(file, Arc::clone(stream))?),
         };
         Ok(Box::new(Followed { sealed: Arc::clone(self), reader, at: 0 }))
     }
