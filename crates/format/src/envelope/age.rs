@@ -22,6 +22,10 @@ use crate::{Error, ErrorKind, Result};
 
 /// What a file begins with; the version follows.
 pub(super) const MAGIC: &[u8] = b"age-encryption.org/";
+/// And the only version that there is.
+const VERSION_1: &[u8] = b"age-encryption.org/v1\n";
+/// What one begins with whose bytes are written as letters; that is not read.
+pub(super) const ARMOR: &[u8] = b"-----BEGIN AGE ENCRYPTED FILE-----";
 /// The exponent of scrypt's cost that is written: 128 MiB, about half a second.
 const WORK_FACTOR: u8 = 17;
 /// And the highest that is done when reading: 1 GiB.
@@ -178,7 +182,7 @@ fn stream(file_key: &[u8; FILE_KEY_BYTES], nonce: &[u8], from: u64) -> Stream {
     Stream { key: LessSafeKey::new(key), prefix: [0; PREFIX_BYTES], head: Vec::new(), from }
 }
 
-fn begin<W: Write>(recipients: &[&dyn age::Recipient], mut out: W) -> Result<Writer<W>> {
+fn begin<W: Write>(recipients: &[&dyn age::Recipient], out: W) -> Result<Writer<W>> {
     let kept = Kept::default();
     let keeping: Vec<_> = recipients.iter().map(|inner| Keeping { inner: *inner, kept: &kept }).collect();
     let all = keeping.iter().map(|one| one as &dyn age::Recipient);
@@ -187,9 +191,14 @@ fn begin<W: Write>(recipients: &[&dyn age::Recipient], mut out: W) -> Result<Wri
     Encryptor::with_recipients(all).map_err(failed)?.wrap_output(&mut head).map_err(io_failed)?;
     drop(keeping);
     let file_key = taken(kept).expect("each recipient gets the key");
-    out.write_all(&head).map_err(io_failed)?;
+    with_head(&file_key, &head, out)
+}
+
+/// Writes `head`, a header that holds `file_key`, with the nonce behind it, and goes on from there.
+pub(super) fn with_head<W: Write>(file_key: &[u8; FILE_KEY_BYTES], head: &[u8], mut out: W) -> Result<Writer<W>> {
+    out.write_all(head).map_err(io_failed)?;
     let nonce = &head[head.len() - NONCE_BYTES..];
-    Ok(Writer::new(stream(&file_key, nonce, head.len() as u64), out))
+    Ok(Writer::new(stream(file_key, nonce, head.len() as u64), out))
 }
 
 pub(super) fn to_recipients<W: Write>(recipients: &[Recipient], out: W) -> Result<Writer<W>> {
@@ -224,9 +233,20 @@ fn end_of_header(file: &File) -> Result<(u64, [u8; NONCE_BYTES])> {
 
 /// Finds the key of the file by `key`.
 pub(super) fn unlock(file: &Arc<File>, key: &Key) -> Result<Arc<Stream>> {
+    let mut start = [0; ARMOR.len()];
+    let read = read_up_to(file, &mut start, 0).map_err(io_failed)?;
+    if start[..read] == *ARMOR {
+        let what = "it is age's form for text (ASCII armor), which is not read; decrypt it with `age -d` first";
+        return Err(Error::new(ErrorKind::Unsupported, what));
+    }
     let (end, nonce) = end_of_header(file)?;
     let input = BufReader::new(At { file: file.clone(), at: 0 });
-    let decryptor = Decryptor::new_buffered(input).map_err(explain)?;
+    // The library calls a header that it cannot read one of a newer version, whatever the first line says.
+    let damaged = |error| match error {
+        DecryptError::UnknownFormat if start.starts_with(VERSION_1) => explain(DecryptError::InvalidHeader),
+        error => explain(error),
+    };
+    let decryptor = Decryptor::new_buffered(input).map_err(damaged)?;
     let kept = Kept::default();
     match key {
         Key::Password(_) if !decryptor.is_scrypt() => {
@@ -278,4 +298,4 @@ fn explain(error: DecryptError) -> Error {
     }
 }
 
-const _: () = assert!(MAGIC.len() < HEAD_BYTES);
+const _: () = assert!(MAGIC.len() < HEAD_BYTES && ARMOR.len() < HEAD_BYTES);

@@ -7,6 +7,8 @@
 //! deriving the key again.
 
 mod age;
+#[cfg(any(test, feature = "testing"))]
+pub(crate) mod fixed;
 mod gcm;
 pub mod key;
 mod openssl;
@@ -60,7 +62,7 @@ impl Envelope {
     #[must_use]
     pub fn detect(head: &[u8]) -> Option<Self> {
         let begins = |magic: &[u8]| head.starts_with(magic);
-        if begins(age::MAGIC) {
+        if begins(age::MAGIC) || begins(age::ARMOR) {
             Some(Self::Age)
         } else if begins(openssl::MAGIC) {
             Some(Self::Openssl)

@@ -67,7 +67,7 @@ impl<W: Write> Writer<W> {
         Self { out, stream, number: 0, segment: Vec::with_capacity(SEALED_BYTES) }
     }
 
-    fn put(&mut self, is_last: bool) -> io::Result<()> {
+    pub(super) fn put(&mut self, is_last: bool) -> io::Result<()> {
         // 2 to the 32 segments are 256 TiB. No number may come twice, so the next one is looked at first.
         let next = self.number.checked_add(1).ok_or(io::ErrorKind::FileTooLarge)?;
         let (nonce, associated) = (self.stream.nonce(self.number, is_last), self.stream.associated(self.number));
@@ -77,6 +77,12 @@ impl<W: Write> Writer<W> {
         let written = self.out.write_all(&self.segment);
         self.segment.clear();
         written
+    }
+
+    /// Goes on as if as many segments had been written before.
+    #[cfg(test)]
+    pub(super) fn start_at(&mut self, number: u32) {
+        self.number = number;
     }
 
     /// Writes what is left as the last segment.
