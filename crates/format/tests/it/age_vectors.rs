@@ -40,7 +40,7 @@ fn vector(path: &Path) -> Vector {
     let identities = all("identity").iter().flat_map(|line| Identity::parse_all(line).unwrap()).collect::<Vec<_>>();
     let mut keys: Vec<Key> =
         all("passphrase").into_iter().map(|text| Key::Password(Secret::new(text.into_bytes()))).collect();
-    if !identities.is_empty() {
+    if !identities.is_empty() || keys.is_empty() {
         keys.push(Key::Identities(identities));
     }
     Vector {
