@@ -2,6 +2,8 @@
 //! readers, and all that the readers then say must hold together. Goes through
 //! the public interface only. Compiled with the feature `testing`.
 
+mod sealed;
+
 use std::fs::File;
 use std::io::{Read as _, Write as _};
 use std::path::Path;
@@ -10,6 +12,7 @@ use lifeboat_store::Cancel;
 use rustix::fs::MemfdFlags;
 use serde::Deserialize;
 
+pub use self::sealed::{LONG, SEALED_MAX_BYTES, WITHOUT_KEY_ID, envelope};
 use crate::archive::verify::{Findings, Verdict, no_probe, verify};
 use crate::archive::{Archive, Compression, MANIFEST_NAME, codec};
 use crate::model::{Entry, EntryKind, Sha256, Summer};

@@ -1,30 +1,39 @@
-//! `age` version 1, by its reference implementation in Rust.
+//! `age` version 1: the header by its implementation in Rust, what follows by
+//! [`super::stream`] (`doc/formats.md`, "age").
 
+use std::collections::HashSet;
 use std::fs::File;
-use std::io::{self, BufReader, Write};
+use std::io::{BufReader, Write};
 use std::str::FromStr;
-use std::sync::Mutex;
+use std::sync::{Arc, Mutex, PoisonError};
 
 use age::secrecy::{ExposeSecret as _, SecretString};
-use age::{DecryptError, Decryptor, Encryptor, scrypt, x25519};
-use age_core::format::{FILE_KEY_BYTES, FileKey as AgeFileKey, Stanza};
+use age::{DecryptError, Decryptor, EncryptError, Encryptor, scrypt, x25519};
+use age_core::format::{FILE_KEY_BYTES, FileKey, Stanza};
+use aws_lc_rs::aead::{CHACHA20_POLY1305, LessSafeKey, UnboundKey};
+use aws_lc_rs::hkdf;
 use zeroize::Zeroizing;
 
 use super::key::{Key, Secret};
+use super::stream::{PREFIX_BYTES, Stream, Writer};
 use super::{At, HEAD_BYTES, io_failed, read_up_to};
 use crate::model::Summer;
 use crate::{Error, ErrorKind, Result};
 
-pub(super) use age::stream::StreamWriter;
-
 /// What a file begins with; the version follows.
 pub(super) const MAGIC: &[u8] = b"age-encryption.org/";
+/// And the only version that there is.
+const VERSION_1: &[u8] = b"age-encryption.org/v1\n";
+/// What one begins with whose bytes are written as letters; that is not read.
+pub(super) const ARMOR: &[u8] = b"-----BEGIN AGE ENCRYPTED FILE-----";
 /// The exponent of scrypt's cost that is written: 128 MiB, about half a second.
 const WORK_FACTOR: u8 = 17;
 /// And the highest that is done when reading: 1 GiB.
 const WORK_FACTOR_MAX: u8 = 20;
 /// How long a header may be: hundreds of recipients.
 const HEADER_MAX_BYTES: usize = 256 << 10;
+/// What stands between the header and the first segment.
+const NONCE_BYTES: usize = 16;
 
 /// Whom an archive is encrypted to: `age1…`.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -108,93 +117,138 @@ fn passphrase(secret: &Secret) -> Result<SecretString> {
     Ok(SecretString::from(text.to_owned()))
 }
 
-fn begin<W: Write>(encryptor: Encryptor, out: W) -> Result<StreamWriter<W>> {
-    encryptor.wrap_output(out).map_err(io_failed)
+/// The key that the header holds for who may open it.
+type Kept = Mutex<Option<Zeroizing<[u8; FILE_KEY_BYTES]>>>;
+
+fn keep(kept: &Kept, key: &FileKey) {
+    *kept.lock().unwrap_or_else(PoisonError::into_inner) = Some(Zeroizing::new(*key.expose_secret()));
 }
 
-pub(super) fn to_recipients<W: Write>(recipients: &[Recipient], out: W) -> Result<StreamWriter<W>> {
-    let all = recipients.iter().map(|recipient| &recipient.0 as &dyn age::Recipient);
-    let none = |_| Error::new(ErrorKind::Invalid, "there is no recipient to encrypt to");
-    begin(Encryptor::with_recipients(all).map_err(none)?, out)
+fn taken(kept: Kept) -> Option<Zeroizing<[u8; FILE_KEY_BYTES]>> {
+    kept.into_inner().unwrap_or_else(PoisonError::into_inner)
 }
 
-pub(super) fn to_passphrase<W: Write>(secret: &Secret, out: W) -> Result<StreamWriter<W>> {
-    let mut recipient = scrypt::Recipient::new(passphrase(secret)?);
-    recipient.set_work_factor(WORK_FACTOR);
-    let one = std::iter::once(&recipient as &dyn age::Recipient);
-    let failed = |error: age::EncryptError| Error::new(ErrorKind::Invalid, error.to_string());
-    begin(Encryptor::with_recipients(one).map_err(failed)?, out)
+/// A recipient or an identity that keeps the key it passes on.
+struct Keeping<'a, T: ?Sized> {
+    inner: &'a T,
+    kept: &'a Kept,
 }
 
-/// What a header holds for who has the key.
-#[derive(Clone)]
-pub(super) struct FileKey(Zeroizing<[u8; FILE_KEY_BYTES]>);
-
-impl std::fmt::Debug for FileKey {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.write_str("***")
+impl age::Recipient for Keeping<'_, dyn age::Recipient + '_> {
+    fn wrap_file_key(&self, key: &FileKey) -> std::result::Result<(Vec<Stanza>, HashSet<String>), EncryptError> {
+        keep(self.kept, key);
+        self.inner.wrap_file_key(key)
     }
 }
 
-impl age::Identity for FileKey {
-    fn unwrap_stanza(&self, _: &Stanza) -> Option<std::result::Result<AgeFileKey, DecryptError>> {
-        Some(Ok(AgeFileKey::new(Box::new(*self.0))))
-    }
-}
+type Unwrapped = Option<std::result::Result<FileKey, DecryptError>>;
 
-/// An identity that keeps what it found.
-struct Keeping<'a> {
-    identity: &'a dyn age::Identity,
-    found: Mutex<Option<FileKey>>,
-}
-
-impl age::Identity for Keeping<'_> {
-    fn unwrap_stanza(&self, stanza: &Stanza) -> Option<std::result::Result<AgeFileKey, DecryptError>> {
-        let unwrapped = self.identity.unwrap_stanza(stanza);
-        self.keep(unwrapped)
-    }
-
-    fn unwrap_stanzas(&self, stanzas: &[Stanza]) -> Option<std::result::Result<AgeFileKey, DecryptError>> {
-        let unwrapped = self.identity.unwrap_stanzas(stanzas);
-        self.keep(unwrapped)
-    }
-}
-
-type Unwrapped = Option<std::result::Result<AgeFileKey, DecryptError>>;
-
-impl Keeping<'_> {
-    fn keep(&self, unwrapped: Unwrapped) -> Unwrapped {
+impl Keeping<'_, dyn age::Identity + '_> {
+    fn kept(&self, unwrapped: Unwrapped) -> Unwrapped {
         if let Some(Ok(key)) = &unwrapped {
-            let key = FileKey(Zeroizing::new(*key.expose_secret()));
-            *self.found.lock().unwrap_or_else(std::sync::PoisonError::into_inner) = Some(key);
+            keep(self.kept, key);
         }
         unwrapped
     }
 }
 
-type Input = BufReader<At>;
+impl age::Identity for Keeping<'_, dyn age::Identity + '_> {
+    fn unwrap_stanza(&self, stanza: &Stanza) -> Unwrapped {
+        self.kept(self.inner.unwrap_stanza(stanza))
+    }
 
-fn decryptor(file: At) -> std::result::Result<Decryptor<Input>, DecryptError> {
-    Decryptor::new_buffered(BufReader::with_capacity(1 << 20, file))
-}
-
-/// A header is read before anything in it was authenticated: one without end is refused.
-fn check_header_ends(file: &File) -> Result<()> {
-    let mut head = vec![0; HEADER_MAX_BYTES];
-    let read = read_up_to(file, &mut head, 0).map_err(io_failed)?;
-    let mut lines = head[..read].split(|byte| *byte == b'\n');
-    if lines.any(|line| line.starts_with(b"---")) {
-        Ok(())
-    } else {
-        Err(Error::corrupt("its header, which says how it is encrypted, has no end"))
+    fn unwrap_stanzas(&self, stanzas: &[Stanza]) -> Unwrapped {
+        self.kept(self.inner.unwrap_stanzas(stanzas))
     }
 }
 
+/// How many bytes a key for the cipher has, as HKDF asks for it.
+struct KeyLen;
+
+impl hkdf::KeyType for KeyLen {
+    fn len(&self) -> usize {
+        CHACHA20_POLY1305.key_len()
+    }
+}
+
+/// What follows a header and its nonce, which end at `from`.
+fn stream(file_key: &[u8; FILE_KEY_BYTES], nonce: &[u8], from: u64) -> Stream {
+    let mut key = Zeroizing::new([0; 32]);
+    let derived = hkdf::Salt::new(hkdf::HKDF_SHA256, nonce).extract(file_key);
+    let filled = derived.expand(&[b"payload"], KeyLen).and_then(|okm| okm.fill(key.as_mut()));
+    filled.expect("the key is short");
+    let key = UnboundKey::new(&CHACHA20_POLY1305, key.as_slice()).expect("the key is 32 bytes");
+    // age counts in 11 bytes: the same nonces, with a prefix of zeros, up to 256 TiB.
+    Stream { key: LessSafeKey::new(key), prefix: [0; PREFIX_BYTES], head: Vec::new(), from }
+}
+
+fn begin<W: Write>(recipients: &[&dyn age::Recipient], out: W) -> Result<Writer<W>> {
+    let kept = Kept::default();
+    let keeping: Vec<_> = recipients.iter().map(|inner| Keeping { inner: *inner, kept: &kept }).collect();
+    let all = keeping.iter().map(|one| one as &dyn age::Recipient);
+    let failed = |error: EncryptError| Error::new(ErrorKind::Invalid, error.to_string());
+    let mut head = Vec::new();
+    Encryptor::with_recipients(all).map_err(failed)?.wrap_output(&mut head).map_err(io_failed)?;
+    drop(keeping);
+    let file_key = taken(kept).expect("each recipient gets the key");
+    with_head(&file_key, &head, out)
+}
+
+/// Writes `head`, a header that holds `file_key`, with the nonce behind it, and goes on from there.
+pub(super) fn with_head<W: Write>(file_key: &[u8; FILE_KEY_BYTES], head: &[u8], mut out: W) -> Result<Writer<W>> {
+    out.write_all(head).map_err(io_failed)?;
+    let nonce = &head[head.len() - NONCE_BYTES..];
+    Ok(Writer::new(stream(file_key, nonce, head.len() as u64), out))
+}
+
+pub(super) fn to_recipients<W: Write>(recipients: &[Recipient], out: W) -> Result<Writer<W>> {
+    if recipients.is_empty() {
+        return Err(Error::new(ErrorKind::Invalid, "there is no recipient to encrypt to"));
+    }
+    let all: Vec<_> = recipients.iter().map(|recipient| &recipient.0 as &dyn age::Recipient).collect();
+    begin(&all, out)
+}
+
+pub(super) fn to_passphrase<W: Write>(secret: &Secret, out: W) -> Result<Writer<W>> {
+    let mut recipient = scrypt::Recipient::new(passphrase(secret)?);
+    recipient.set_work_factor(WORK_FACTOR);
+    begin(&[&recipient], out)
+}
+
+/// Where the header of `file` ends, and the nonce behind it. A header is read
+/// before anything in it was authenticated: one without end is refused.
+fn end_of_header(file: &File) -> Result<(u64, [u8; NONCE_BYTES])> {
+    let mut head = vec![0; HEADER_MAX_BYTES];
+    let read = read_up_to(file, &mut head, 0).map_err(io_failed)?;
+    let no_end = || Error::corrupt("its header, which says how it is encrypted, has no end");
+    let mut at = 0;
+    // Nothing else in a header begins so; what follows it is not looked at.
+    while !head[at..read].starts_with(b"---") {
+        at += 1 + head[at..read].iter().position(|byte| *byte == b'\n').ok_or_else(no_end)?;
+    }
+    at += 1 + head[at..read].iter().position(|byte| *byte == b'\n').ok_or_else(no_end)?;
+    let nonce = head[..read].get(at..at + NONCE_BYTES).and_then(|nonce| nonce.try_into().ok());
+    Ok((at as u64, nonce.ok_or_else(no_end)?))
+}
+
 /// Finds the key of the file by `key`.
-pub(super) fn unlock(file: &std::sync::Arc<File>, key: &Key) -> Result<FileKey> {
-    check_header_ends(file)?;
-    let decryptor = decryptor(At { file: file.clone(), at: 0 }).map_err(explain)?;
-    let found = match key {
+pub(super) fn unlock(file: &Arc<File>, key: &Key) -> Result<Arc<Stream>> {
+    let mut start = [0; ARMOR.len()];
+    let read = read_up_to(file, &mut start, 0).map_err(io_failed)?;
+    if start[..read] == *ARMOR {
+        let what = "it is age's form for text (ASCII armor), which is not read; decrypt it with `age -d` first";
+        return Err(Error::new(ErrorKind::Unsupported, what));
+    }
+    let (end, nonce) = end_of_header(file)?;
+    let input = BufReader::new(At { file: file.clone(), at: 0 });
+    // The library calls a header that it cannot read one of a newer version, whatever the first line says.
+    let damaged = |error| match error {
+        DecryptError::UnknownFormat if start.starts_with(VERSION_1) => explain(DecryptError::InvalidHeader),
+        error => explain(error),
+    };
+    let decryptor = Decryptor::new_buffered(input).map_err(damaged)?;
+    let kept = Kept::default();
+    match key {
         Key::Password(_) if !decryptor.is_scrypt() => {
             return Err(wrong("it is encrypted to recipients; a password does not open it, an identity file does"));
         }
@@ -204,30 +258,22 @@ pub(super) fn unlock(file: &std::sync::Arc<File>, key: &Key) -> Result<FileKey> 
         Key::Password(secret) => {
             let mut identity = scrypt::Identity::new(passphrase(secret)?);
             identity.set_max_work_factor(WORK_FACTOR_MAX);
-            let keeping = Keeping { identity: &identity, found: Mutex::default() };
-            decryptor.decrypt(std::iter::once(&keeping as &dyn age::Identity)).map_err(explain)?;
-            keeping.found
+            decrypt(decryptor, &[&identity], &kept)?;
         }
         Key::Identities(identities) => {
-            let keeping: Vec<_> =
-                identities.iter().map(|one| Keeping { identity: &one.0, found: Mutex::default() }).collect();
-            let all = keeping.iter().map(|one| one as &dyn age::Identity);
-            decryptor.decrypt(all).map_err(explain)?;
-            let found = keeping.into_iter().map(|one| one.found.into_inner().ok().flatten());
-            Mutex::new(found.flatten().next())
+            let all: Vec<_> = identities.iter().map(|identity| &identity.0 as &dyn age::Identity).collect();
+            decrypt(decryptor, &all, &kept)?;
         }
-    };
-    let found = found.into_inner().unwrap_or_else(std::sync::PoisonError::into_inner);
-    Ok(found.expect("it was decrypted with the key that was found"))
+    }
+    let file_key = taken(kept).expect("it was decrypted with the key that was found");
+    Ok(Arc::new(stream(&file_key, &nonce, end + NONCE_BYTES as u64)))
 }
 
-/// The plain text.
-pub(super) fn reader(file: At, key: &FileKey) -> io::Result<impl io::Read + io::Seek + Send + use<>> {
-    let failed = |error: DecryptError| match error {
-        DecryptError::Io(error) => error,
-        error => io::Error::new(io::ErrorKind::InvalidData, explain(error).to_string()),
-    };
-    decryptor(file).map_err(failed)?.decrypt(std::iter::once(key as &dyn age::Identity)).map_err(failed)
+/// Has the header unlocked and authenticated; the key ends in `kept`.
+fn decrypt(decryptor: Decryptor<BufReader<At>>, identities: &[&dyn age::Identity], kept: &Kept) -> Result<()> {
+    let keeping: Vec<_> = identities.iter().map(|inner| Keeping { inner: *inner, kept }).collect();
+    let all = keeping.iter().map(|one| one as &dyn age::Identity);
+    decryptor.decrypt(all).map(drop).map_err(explain)
 }
 
 fn wrong(what: &str) -> Error {
@@ -252,4 +298,4 @@ fn explain(error: DecryptError) -> Error {
     }
 }
 
-const _: () = assert!(MAGIC.len() < HEAD_BYTES);
+const _: () = assert!(MAGIC.len() < HEAD_BYTES && ARMOR.len() < HEAD_BYTES);

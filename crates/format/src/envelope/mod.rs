@@ -7,9 +7,12 @@
 //! deriving the key again.
 
 mod age;
+#[cfg(any(test, feature = "testing"))]
+pub(crate) mod fixed;
 mod gcm;
 pub mod key;
 mod openssl;
+mod stream;
 #[cfg(test)]
 mod tests;
 
@@ -59,7 +62,7 @@ impl Envelope {
     #[must_use]
     pub fn detect(head: &[u8]) -> Option<Self> {
         let begins = |magic: &[u8]| head.starts_with(magic);
-        if begins(age::MAGIC) {
+        if begins(age::MAGIC) || begins(age::ARMOR) {
             Some(Self::Age)
         } else if begins(openssl::MAGIC) {
             Some(Self::Openssl)
@@ -218,7 +221,7 @@ impl Seal {
 pub struct Writer<W: Write>(Sealing<W>);
 
 enum Sealing<W: Write> {
-    Age(Box<age::StreamWriter<W>>),
+    Age(Box<stream::Writer<W>>),
     Openssl(Box<openssl::Writer<W>>),
     Gcm(Box<gcm::Writer<W>>),
 }
@@ -284,9 +287,9 @@ type IsSecret = bool;
 
 #[derive(Debug)]
 enum Unlocked {
-    Age(age::FileKey, IsSecret),
+    Age(Arc<stream::Stream>, IsSecret),
     Openssl(openssl::Unlocked),
-    Gcm(gcm::Unlocked),
+    Gcm(Arc<stream::Stream>),
 }
 
 /// Opens `file`, which `path` names in messages, with the first of `keys` that fits.
@@ -362,9 +365,8 @@ impl Sealed {
     pub fn reader(self: &Arc<Self>) -> io::Result<Box<dyn Plaintext>> {
         let file = At { file: Arc::clone(&self.file), at: 0 };
         let reader: Box<dyn Plaintext> = match &self.unlocked {
-            Unlocked::Age(key, _) => Box::new(age::reader(file, key)?),
             Unlocked::Openssl(unlocked) => Box::new(openssl::Reader::new(file, unlocked)?),
-            Unlocked::Gcm(unlocked) => Box::new(gcm::Reader::new(file, unlocked)?),
+            Unlocked::Age(stream, _) | Unlocked::Gcm(stream) => Box::new(stream::Reader::new(file, Arc::clone(stream))?),
         };
         Ok(Box::new(Followed { sealed: Arc::clone(self), reader, at: 0 }))
     }

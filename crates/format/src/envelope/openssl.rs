@@ -47,6 +47,13 @@ fn first_vector(derived: &Derived) -> [u8; BLOCK] {
     derived[VECTOR_AT..VECTOR_AT + BLOCK].try_into().expect("16 bytes")
 }
 
+/// A salt that no other file has.
+pub(super) fn new_salt() -> [u8; SALT_BYTES] {
+    let mut salt = [0; SALT_BYTES];
+    getrandom::fill(&mut salt).expect("the system has random bytes");
+    salt
+}
+
 /// Writes an encrypted file.
 pub(super) struct Writer<W: Write> {
     out: W,
@@ -58,12 +65,10 @@ pub(super) struct Writer<W: Write> {
 
 impl<W: Write> Writer<W> {
     pub(super) fn new(secret: &Secret, iterations: u32, out: W) -> Result<Self> {
-        let mut salt = [0; SALT_BYTES];
-        getrandom::fill(&mut salt).expect("the system has random bytes");
-        Self::with_salt(secret, iterations, salt, out)
+        Self::with_salt(secret, iterations, new_salt(), out)
     }
 
-    fn with_salt(secret: &Secret, iterations: u32, salt: [u8; SALT_BYTES], out: W) -> Result<Self> {
+    pub(super) fn with_salt(secret: &Secret, iterations: u32, salt: [u8; SALT_BYTES], out: W) -> Result<Self> {
         let derived: Derived = derive(secret, &salt, check_iterations(iterations)?)?;
         let context = EncryptionContext::Iv128(FixedLength::from(first_vector(&derived)));
         let cipher =
@@ -179,9 +184,8 @@ impl Unlocked {
         let read = Reader::new(at, self).and_then(|reader| reader.take(PLAUSIBLE_BYTES as u64).read_to_end(&mut head));
         match read {
             Err(error) if error.raw_os_error().is_some() => Err(io_failed(error)),
-            // The padding of a short file shows it too.
-            Err(_) => Ok(false),
-            Ok(_) => Ok(is_plausible(&head)),
+            // At the end of a short file the padding may be damaged; what was read before it counts.
+            Ok(_) | Err(_) => Ok(is_plausible(&head)),
         }
     }
 }

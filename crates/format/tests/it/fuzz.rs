@@ -5,7 +5,7 @@
 use std::path::Path;
 use std::time::{Duration, Instant};
 
-use lifeboat_format::fuzzing::{self, PACKINGS, WITH_MANIFEST, WITH_RIGHT_SUMS};
+use lifeboat_format::fuzzing::{self, LONG, PACKINGS, WITH_MANIFEST, WITH_RIGHT_SUMS, WITHOUT_KEY_ID};
 use lifeboat_store::testing::{Random, sweep};
 
 /// No input may take longer (A9).
@@ -97,6 +97,31 @@ fn no_mutation_of_an_archive_is_misread() {
     assert!(sound > 0 && sound < cases.len() / 2, "most mutations do something, and some do no harm: {sound}");
 }
 
+/// Shows E12.
+#[test]
+fn every_encrypted_file_of_the_corpus_is_taken_for_what_it_is() {
+    for Input { name, bytes } in corpus("envelope") {
+        let is_whole = play(&name, fuzzing::envelope, &bytes);
+        assert_eq!(is_whole, name.starts_with("ours-") || name.starts_with("stock-"), "{name}");
+        for mode in 0..2 * WITHOUT_KEY_ID {
+            play(&format!("{name}, as {mode}"), fuzzing::envelope, &with_first_byte(mode, &bytes));
+        }
+    }
+}
+
+/// Shows E12.
+#[test]
+fn no_mutation_of_an_encrypted_file_is_misread() {
+    let corpus = corpus("envelope");
+    let cases = sweep("mutations of encrypted files", 10_000, 200);
+    let is_whole = |case: &usize| {
+        let input = mutated(&corpus, &mut Random::new(*case as u64), change_sealed);
+        play(&format!("mutation {case} of encrypted files"), fuzzing::envelope, &input)
+    };
+    let whole = cases.iter().filter(|case| is_whole(case)).count();
+    assert!(whole > 0 && whole < cases.len() / 2, "most mutations do something, and some do no harm: {whole}");
+}
+
 /// One input of `corpus`, changed a few times: by what knows the format, or by what does not.
 fn mutated(corpus: &[Input], random: &mut Random, change_known: fn(&mut Vec<u8>, &mut Random)) -> Vec<u8> {
     let mut input = corpus[random.below(corpus.len())].bytes.clone();
@@ -152,6 +177,17 @@ fn change_json(input: &mut Vec<u8>, random: &mut Random) {
     let token = tokens[random.below(tokens.len())].bytes();
     let at = place(input, random).min(input.len());
     drop(input.splice(at..at, token));
+}
+
+/// Changes how an encrypted file is made, or one of the changes that are made to it.
+fn change_sealed(input: &mut Vec<u8>, random: &mut Random) {
+    let mode = [0, LONG, WITHOUT_KEY_ID, LONG | WITHOUT_KEY_ID][random.below(4)];
+    let envelope = input[0] % 4;
+    input[0] = envelope | mode;
+    if envelope > 0 && input.len() > 1 {
+        input[1] = input[1] % 8 + 1;
+        drop(input.splice(2..2, random.bytes(4)));
+    }
 }
 
 /// Changes a tar as a whole: a field of a header, or blocks; its sums are made right again.

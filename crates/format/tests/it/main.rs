@@ -1,5 +1,7 @@
 //! The integration tests of this crate, one binary.
 
+mod age_vectors;
 mod capture;
 mod damage;
 mod fuzz;
+mod stock;
