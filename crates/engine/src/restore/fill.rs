@@ -20,18 +20,23 @@ use lifeboat_format::archive::{Archive, Walk};
 use lifeboat_format::model::{Entry, EntryKind, Sha256, Summer};
 use lifeboat_format::monitor::{Problem, ProblemClass};
 use lifeboat_format::path::EntryPath;
+use lifeboat_format::record::Totals;
 use lifeboat_store as store;
 use rustix::fs::OFlags;
 use rustix::io::Errno;
 
 use super::node::{self, Losses, NotSet};
 use crate::report::{LISTED_MAX, Watch};
-use crate::{Error, ErrorKind, Result, beneath, workers};
+use crate::{Error, ErrorKind, Result, beneath, ours, workers};
 
 /// How many small files are handed to a worker at once.
 const BATCH_FILES: usize = 64;
 /// Or how many bytes.
 const BATCH_BYTES: usize = 1 << 20;
+/// The longest name of one file on Linux.
+const NAME_MAX_BYTES: usize = 255;
+/// The longest that a symbolic link says.
+const TARGET_MAX_BYTES: usize = 4095;
 
 /// Says where entries are staged.
 pub(super) trait Layout {
@@ -107,6 +112,7 @@ impl Fill<'_> {
             batch_bytes: 0,
             way: (0, Vec::new()),
             seen: Default::default(),
+            declared: Declared::of(archive),
             count: Count::default(),
         };
         let result = thread::scope(|scope| {
@@ -228,7 +234,14 @@ impl Drop for Ticket<'_> {
 
 fn entry_failed(entry: &Entry, error: Errno) -> Error {
     match error {
-        Errno::EXIST => Error::new(ErrorKind::Corrupt, format!("\"{}\" is in the archive twice", entry.path)),
+        // What two names mean that differ in case alone is up to the file system.
+        Errno::EXIST => {
+            Error::new(ErrorKind::Unsafe, format!("\"{}\" would take the place of another entry", entry.path))
+        }
+        Errno::NAMETOOLONG if entry.path.components().any(|name| name.len() > NAME_MAX_BYTES) => {
+            let path: String = entry.path.to_string().chars().take(60).collect();
+            Error::new(ErrorKind::Unsafe, format!("\"{path}…\" has a name that no file system takes"))
+        }
         Errno::LOOP | Errno::NOTDIR => {
             Error::new(ErrorKind::Unsafe, format!("\"{}\" lies below something that is no directory", entry.path))
         }
@@ -271,7 +284,43 @@ struct Filler<'a> {
     way: (usize, Way),
     /// Hashes of the paths so far, of a foreign tar only.
     seen: (RandomState, HashSet<u64>),
+    declared: Declared,
     count: Count,
+}
+
+/// What the manifest says of the whole, by which room was looked for, less what came so far.
+struct Declared {
+    left: Option<Totals>,
+}
+
+impl Declared {
+    fn of(archive: &Archive) -> Self {
+        // Of a manifest without totals, and of a foreign tar, every entry was looked at for the plan.
+        Self { left: archive.head().map(|head| head.totals).filter(|totals| *totals != Totals::default()) }
+    }
+
+    fn check(&mut self, entry: &Entry) -> Result<()> {
+        let Some(left) = &mut self.left else { return Ok(()) };
+        match (left.entries.checked_sub(1), left.bytes.checked_sub(entry.size)) {
+            (Some(entries), Some(bytes)) => {
+                (left.entries, left.bytes) = (entries, bytes);
+                Ok(())
+            }
+            _ => Err(Error::new(ErrorKind::Unsafe, "the archive holds more than its manifest says in its totals")),
+        }
+    }
+}
+
+/// What looks like a stage of ours would be removed, or be asked where a restore stands, by a later run.
+fn refuse_stage(entry: &Entry) -> Result<()> {
+    let names: Vec<&[u8]> = entry.path.components().collect();
+    let is_pointer =
+        |pair: &[&[u8]]| ours::stage_id(pair[0]).is_some() && pair[1] == ours::STAGE_POINTER.as_bytes();
+    if names.windows(2).any(is_pointer) {
+        let message = format!("\"{}\" is called like what Lifeboat itself leaves during a restore", entry.path);
+        return Err(Error::new(ErrorKind::Unsafe, message));
+    }
+    Ok(())
 }
 
 /// Where an entry is made: the handle of its directory, and its name there.
@@ -284,6 +333,8 @@ impl Filler<'_> {
     fn run(mut self, walk: &mut Walk<'_>) -> Result<Count> {
         while let Some((entry, record)) = walk.next_entry()? {
             self.watch.cancel.check()?;
+            self.declared.check(&entry)?;
+            refuse_stage(&entry)?;
             if self.pool.failed.load(Ordering::Relaxed) {
                 break;
             }
@@ -390,9 +441,14 @@ impl Filler<'_> {
         let file = node::create_file(place.dir.as_fd(), &place.name).map_err(failed)?;
         let mut summer = Summer::new();
         let mut offset = 0;
-        while let Some(piece) = walk.content()? {
+        loop {
+            // Of a foreign tar only, which has no sum.
+            offset += walk.hole();
+            let Some(piece) = walk.content()? else { break };
             self.watch.cancel.check()?;
-            summer.update(&piece);
+            if sum.is_some() {
+                summer.update(&piece);
+            }
             node::write_at(file.as_fd(), &piece, offset, entry.sparse).map_err(failed)?;
             offset += piece.len() as u64;
             self.watch.monitor.advanced(0, piece.len() as u64);
@@ -444,6 +500,12 @@ impl Filler<'_> {
         if is_device && !self.fill.devices {
             return Err(Error::new(ErrorKind::Unsafe, format!("the archive holds the device \"{}\"", entry.path))
                 .next("if you trust where the archive comes from, add --devices"));
+        }
+        let target = &entry.target;
+        let is_impossible = target.is_empty() || target.len() > TARGET_MAX_BYTES || target.contains(&0);
+        if entry.kind == EntryKind::Symlink && is_impossible {
+            let message = format!("\"{}\" is a symbolic link to what no link can say", entry.path);
+            return Err(Error::new(ErrorKind::Unsafe, message));
         }
         match node::create_special(place.dir.as_fd(), &place.name, entry, self.losses) {
             Err(Errno::PERM) if is_device => {

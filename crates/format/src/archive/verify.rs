@@ -7,7 +7,7 @@ use std::hash::{BuildHasher as _, RandomState};
 use lifeboat_store::Cancel;
 
 use super::tar::{Body, link_target};
-use super::walk::{Archive, Guard, Listing};
+use super::walk::{Archive, Guard, Listing, refuse_holes};
 use crate::model::{Entry, EntryKind, Sha256, Summer};
 use crate::path::EntryPath;
 use crate::record::Record;
@@ -170,6 +170,11 @@ impl Verifier<'_> {
     }
 
     fn entry(&mut self, entry: &Entry) -> Result<()> {
+        if self.records.is_some()
+            && let Err(error) = refuse_holes(self.body)
+        {
+            self.damage(error)?;
+        }
         let fail = |reason: &str| Verdict::Fail(reason.to_owned());
         let listed = loop {
             match self.next_record()? {
@@ -233,6 +238,8 @@ impl Verifier<'_> {
         let mut summer = Summer::new();
         let mut bytes = 0;
         loop {
+            // Only where there is no sum to compare with, or the archive is refused anyway.
+            bytes += self.body.hole();
             match self.body.content() {
                 Ok(Some(piece)) => {
                     summer.update(&piece);
