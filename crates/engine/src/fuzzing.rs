@@ -99,13 +99,14 @@ impl World {
         write(&archive, &tar);
         let to = self.root.join(if mode & TO_NEW == 0 { "to" } else { "to/new/er" });
         let overwrite = mode & WITH_OVERWRITE != 0;
-        let request =
-            RestoreRequest { archive, to, overwrite, devices: false, same_owner: false, threads: Some(2) };
+        let request = RestoreRequest { archive, to, overwrite, devices: false, same_owner: false, threads: Some(2) };
         let restored = restore::restore_to(&request, Watch { monitor: &Silent, cancel: &Cancel::new() });
         let inside = see(&self.root.join("to"));
         let outside = self.see_outside();
         assert_eq!(outside, self.outside, "something outside changed");
-        let stage = inside.keys().find(|path| path.file_name().is_some_and(|name| crate::ours::stage_id(name.as_bytes()).is_some()));
+        let stage = inside
+            .keys()
+            .find(|path| path.file_name().is_some_and(|name| crate::ours::stage_id(name.as_bytes()).is_some()));
         match &restored {
             Ok(_) => {
                 let stays = |path: &&PathBuf| !overwrite && self.inside[*path].content == inside_content(&inside, path);
@@ -198,8 +199,22 @@ fn see(root: &Path) -> Tree {
 
 /// What names are made of.
 const PARTS: [&[u8]; 16] = [
-    b"a", b"b", b"..", b".", b"", b"A", b"link", b"dir", b"mine", b"outside", b"canary", b"manifest.json", b"c",
-    b".lifeboat-00112233445566778899aabbccddeeff", b"lifeboat-stage", b"a\0b",
+    b"a",
+    b"b",
+    b"..",
+    b".",
+    b"",
+    b"A",
+    b"link",
+    b"dir",
+    b"mine",
+    b"outside",
+    b"canary",
+    b"manifest.json",
+    b"c",
+    b".lifeboat-00112233445566778899aabbccddeeff",
+    b"lifeboat-stage",
+    b"a\0b",
 ];
 const KINDS: &[u8] = b"00001122255567gSV3";
 
@@ -282,7 +297,16 @@ fn header(kind: u8, name: &[u8], link: &[u8], size: usize, how: usize) -> [u8; B
     let mut set = |at: usize, bytes: &[u8]| block[at..at + bytes.len()].copy_from_slice(bytes);
     set(0, &name[..name.len().min(100)]);
     // Whoever plays this must be able to remove it.
-    set(100, if kind == b'5' { b"0000755\0" } else if how & 0x80 == 0 { b"0000644\0" } else { b"0004755\0" });
+    set(
+        100,
+        if kind == b'5' {
+            b"0000755\0"
+        } else if how & 0x80 == 0 {
+            b"0000644\0"
+        } else {
+            b"0004755\0"
+        },
+    );
     set(108, b"0000000\x000000000\0");
     set(124, format!("{size:011o}\x0000000000000\0").as_bytes());
     set(156, &[kind]);

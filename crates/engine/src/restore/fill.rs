@@ -20,7 +20,6 @@ use lifeboat_format::archive::{Archive, Walk};
 use lifeboat_format::model::{Entry, EntryKind, Sha256, Summer};
 use lifeboat_format::monitor::{Problem, ProblemClass};
 use lifeboat_format::path::EntryPath;
-use lifeboat_format::record::Totals;
 use lifeboat_store as store;
 use rustix::fs::OFlags;
 use rustix::io::Errno;
@@ -112,7 +111,6 @@ impl Fill<'_> {
             batch_bytes: 0,
             way: (0, Vec::new()),
             seen: Default::default(),
-            declared: Declared::of(archive),
             count: Count::default(),
         };
         let result = thread::scope(|scope| {
@@ -284,38 +282,13 @@ struct Filler<'a> {
     way: (usize, Way),
     /// Hashes of the paths so far, of a foreign tar only.
     seen: (RandomState, HashSet<u64>),
-    declared: Declared,
     count: Count,
-}
-
-/// What the manifest says of the whole, by which room was looked for, less what came so far.
-struct Declared {
-    left: Option<Totals>,
-}
-
-impl Declared {
-    fn of(archive: &Archive) -> Self {
-        // Of a manifest without totals, and of a foreign tar, every entry was looked at for the plan.
-        Self { left: archive.head().map(|head| head.totals).filter(|totals| *totals != Totals::default()) }
-    }
-
-    fn check(&mut self, entry: &Entry) -> Result<()> {
-        let Some(left) = &mut self.left else { return Ok(()) };
-        match (left.entries.checked_sub(1), left.bytes.checked_sub(entry.size)) {
-            (Some(entries), Some(bytes)) => {
-                (left.entries, left.bytes) = (entries, bytes);
-                Ok(())
-            }
-            _ => Err(Error::new(ErrorKind::Unsafe, "the archive holds more than its manifest says in its totals")),
-        }
-    }
 }
 
 /// What looks like a stage of ours would be removed, or be asked where a restore stands, by a later run.
 fn refuse_stage(entry: &Entry) -> Result<()> {
     let names: Vec<&[u8]> = entry.path.components().collect();
-    let is_pointer =
-        |pair: &[&[u8]]| ours::stage_id(pair[0]).is_some() && pair[1] == ours::STAGE_POINTER.as_bytes();
+    let is_pointer = |pair: &[&[u8]]| ours::stage_id(pair[0]).is_some() && pair[1] == ours::STAGE_POINTER.as_bytes();
     if names.windows(2).any(is_pointer) {
         let message = format!("\"{}\" is called like what Lifeboat itself leaves during a restore", entry.path);
         return Err(Error::new(ErrorKind::Unsafe, message));
@@ -333,7 +306,6 @@ impl Filler<'_> {
     fn run(mut self, walk: &mut Walk<'_>) -> Result<Count> {
         while let Some((entry, record)) = walk.next_entry()? {
             self.watch.cancel.check()?;
-            self.declared.check(&entry)?;
             refuse_stage(&entry)?;
             if self.pool.failed.load(Ordering::Relaxed) {
                 break;

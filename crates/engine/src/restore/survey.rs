@@ -74,7 +74,8 @@ fn present(target: BorrowedFd<'_>, path: &EntryPath) -> Present {
             Ok(FileType::Directory) => Present::Dir,
             _ => Present::Other,
         },
-        Err(Errno::NOENT) => Present::Nothing,
+        // Nothing has a name that nothing can have; that it cannot be written is found when it is.
+        Err(Errno::NOENT | Errno::NAMETOOLONG) => Present::Nothing,
         // A symlink or a file stands there, or somewhere on the way.
         Err(_) => Present::Other,
     }

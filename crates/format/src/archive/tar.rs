@@ -59,14 +59,7 @@ fn cut_off() -> Error {
 
 impl<'a, 'u> Tar<'a, 'u> {
     pub(super) fn new(units: &'a mut Units<'u>) -> Self {
-        Self {
-            units,
-            unit: Bytes::new(),
-            content_left: 0,
-            padding_left: 0,
-            map: None,
-            defaults: Defaults::default(),
-        }
+        Self { units, unit: Bytes::new(), content_left: 0, padding_left: 0, map: None, defaults: Defaults::default() }
     }
 
     /// Some bytes, at most `max`; `None` at the end of the stream.

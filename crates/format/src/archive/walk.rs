@@ -16,7 +16,7 @@ use super::manifest::{self, Reader};
 use super::tar::{self, Body, Tar};
 use crate::model::{Entry, EntryKind};
 use crate::path::EntryPath;
-use crate::record::{Head, Record};
+use crate::record::{Head, Record, Totals};
 use crate::{Error, ErrorKind, Result};
 
 /// An archive whose head was read: ours with its manifest, or a foreign tar.
@@ -144,7 +144,7 @@ impl Archive {
     pub fn walk<T>(&self, threads: usize, cancel: &Cancel, read: impl FnOnce(&mut Walk<'_>) -> Result<T>) -> Result<T> {
         self.side_by_side(threads, cancel, |body, records| {
             let records = records.map(|records| records as &mut dyn Listing);
-            read(&mut Walk { body, records, guard: Guard::default(), may_be_manifest: false })
+            read(&mut Walk { body, records, guard: Guard::default(), may_be_manifest: false, left: Left::of(self) })
         })
     }
 
@@ -242,6 +242,28 @@ impl Guard {
     }
 }
 
+/// What the manifest says that there is in all, less what came so far: by that,
+/// room is looked for before anything is written.
+pub(super) struct Left(Option<Totals>);
+
+impl Left {
+    /// Where a manifest has no totals, every record was looked at.
+    pub(super) fn of(archive: &Archive) -> Self {
+        Self(archive.head.as_ref().map(|head| head.totals).filter(|totals| *totals != Totals::default()))
+    }
+
+    pub(super) fn take(&mut self, entry: &Entry) -> Result<()> {
+        let Some(left) = &mut self.0 else { return Ok(()) };
+        match (left.entries.checked_sub(1), left.bytes.checked_sub(entry.size)) {
+            (Some(entries), Some(bytes)) => {
+                (left.entries, left.bytes) = (entries, bytes);
+                Ok(())
+            }
+            _ => Err(Error::new(ErrorKind::Unsafe, "the archive holds more than its manifest says in its totals")),
+        }
+    }
+}
+
 fn refuse(entry: &Entry, why: &str) -> Result<()> {
     Err(Error::new(ErrorKind::Unsafe, format!("the entry \"{}\" {why}", entry.path)))
 }
@@ -254,6 +276,7 @@ pub struct Walk<'w> {
     guard: Guard,
     /// Whether the entry at hand is called like a manifest, where there should be none.
     may_be_manifest: bool,
+    left: Left,
 }
 
 /// The records of a manifest, whatever they come from.
@@ -283,6 +306,7 @@ impl Walk<'_> {
             return Ok(Some((entry, None)));
         };
         refuse_holes(self.body)?;
+        entry.iter().try_for_each(|entry| self.left.take(entry))?;
         let (mut entry, (path, record)) = match (entry, records.next()?) {
             (None, None) => return Ok(None),
             (Some(entry), None) => return Err(not_listed(&entry.path)),
