@@ -9,7 +9,7 @@ use super::header::{self, Defaults, Extensions, checked, number_of};
 use super::sparse::{self, Blocks, Map, Step};
 use super::{BLOCK, padding};
 use crate::model::{Entry, EntryKind};
-use crate::path::EntryPath;
+use crate::path::{EntryPath, shown};
 use crate::{Error, ErrorKind, Result};
 
 /// The most that an extension header may hold: attributes of one entry, and two long names.
@@ -302,7 +302,9 @@ fn kind(entry_type: EntryType, name: &[u8]) -> Result<EntryKind> {
         EntryType::Char => Ok(EntryKind::Char),
         EntryType::Block => Ok(EntryKind::Block),
         other => {
-            Err(Error::new(ErrorKind::Unsupported, format!("the archive has an entry of the unknown type {other:?}")))
+            let letter = shown(&[other.as_byte()]);
+            let message = format!("the archive has the entry \"{}\" of the unknown type {letter}", shown(name));
+            Err(Error::new(ErrorKind::Unsupported, message))
         }
     }
 }

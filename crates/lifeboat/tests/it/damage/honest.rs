@@ -65,7 +65,7 @@ const KINDS: &[Kind] = &[
     Kind { name: "pipes", needs: Holds::Little, make: pipes, not_by: &["GNU tar, v7", "bsdtar, v7"] },
     Kind { name: "paths that can be cut", needs: Holds::Cut, make: cut_names, not_by: &[] },
     Kind { name: "long names", needs: Holds::All, make: long_names, not_by: &[] },
-    Kind { name: "old and new times", needs: Holds::All, make: times, not_by: &["Python, gnu"] },
+    Kind { name: "old and new times", needs: Holds::All, make: times, not_by: &["Python, gnu", "bsdtar, gnutar"] },
     Kind { name: "owners", needs: Holds::All, make: owners, not_by: &[] },
 ];
 
@@ -130,8 +130,9 @@ fn pipes(env: &TestEnv, dir: &str) {
 }
 
 fn cut_names(env: &TestEnv, dir: &str) {
-    for (first, second) in [(30, 90), (90, 90), (120, 92), (140, 60)] {
-        env.write(format!("{dir}/source/{}/{}", "d".repeat(first), "f".repeat(second)), "x");
+    let (a, b, f) = ("a".repeat(60), "b".repeat(60), "f".repeat(92));
+    for path in [format!("{}/{f}", "d".repeat(30)), format!("{}/{f}", "d".repeat(92)), format!("{a}/{b}/{f}"), f] {
+        env.write(format!("{dir}/source/{path}"), "x");
     }
 }
 
@@ -152,7 +153,7 @@ fn times(env: &TestEnv, dir: &str) {
     run(
         env,
         &format!(
-            "cd {dir}/source; touch -d 1960-01-02 old; touch -d @0 zero; touch -d @-1 before; touch -d @8589934591 last; touch -d 2400-01-01 new"
+            "cd {dir}/source; touch -d 2001-02-03 a; touch -d 1960-01-02 old; touch -d @0 zero; touch -d @-1 before; touch -d @8589934591 last; touch -d 2400-01-01 new"
         ),
     );
 }
@@ -189,7 +190,7 @@ const HOLES: &[(&str, &str)] = &[
     ),
     (
         "long holes",
-        "printf x | dd of=large bs=1 seek=20G; truncate -s 9G empty; printf end >> empty; \
+        "printf x | dd of=large bs=1 seek=40M; truncate -s 30M empty; printf end >> empty; \
         mkdir dddddddddd; truncate -s 1M dddddddddd/$(printf %0150d 0)",
     ),
 ];
@@ -237,8 +238,12 @@ pub(super) fn each(env: &TestEnv, test: &str, play: &mut dyn FnMut(&str, &[u8], 
     }
     let make = |dir: &str, command: &str| {
         let script = format!("cd {dir}; export A=../made.tar PYTHON=\"{PYTHON}\"; {command}");
-        run(env, &format!("rm -rf made.tar {dir}/t {dir}/m {dir}/part-*; {script}"));
-        env.read("made.tar")
+        let clean = format!("rm -rf made.tar {dir}/t {dir}/m {dir}/part-*");
+        let made = env.run("sh", ["-ec", &format!("{clean}; {script}")]);
+        let code = made.exit_code();
+        let said = made.code(code).stderr;
+        // No archive at all is not taken for one, so that it is told which could not be made.
+        if code == 0 { env.read("made.tar") } else { said.into_bytes() }
     };
     for Kind { name, needs, make: grow, not_by } in KINDS {
         let dir = name.replace(' ', "-");

@@ -169,6 +169,9 @@ pub(super) fn gzip(tar: &[u8]) -> Vec<u8> {
         member.extend((!len).to_le_bytes());
         member.extend(chunk);
     }
+    if tar.is_empty() {
+        member.extend(b"\x01\0\0\xff\xff");
+    }
     let mut crc = !0_u32;
     for byte in tar {
         crc ^= u32::from(*byte);
