@@ -7,7 +7,7 @@ use serde::Serialize;
 
 pub use lifeboat_format::archive::verify::Verdict;
 pub use lifeboat_format::model::{EntryKind, Outcome};
-pub use lifeboat_format::path::{EntryPath, shown};
+pub use lifeboat_format::path::{EntryPath, is_invisible, shown};
 pub use lifeboat_format::record::{Head, Postgres, Record};
 
 use crate::clock::Clock;

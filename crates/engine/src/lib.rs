@@ -45,6 +45,9 @@ mod workers;
 // The one door.
 pub mod app;
 
+#[cfg(feature = "testing")]
+pub mod fuzzing;
+
 pub use app::App;
 pub use error::{Error, ErrorKind, Result};
 pub use lifeboat_format::monitor::{Monitor, Problem, ProblemClass};

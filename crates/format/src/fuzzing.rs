@@ -214,7 +214,7 @@ fn pack(packing: u8, tar: &[u8]) -> Vec<u8> {
 }
 
 /// Gives every header the checksum it should have, as far as the tar can be followed.
-fn make_sums_right(tar: &mut [u8]) {
+pub fn make_sums_right(tar: &mut [u8]) {
     let mut at = 0;
     while let Some(block) = tar.get_mut(at..at + BLOCK) {
         at += BLOCK;
@@ -231,7 +231,8 @@ fn make_sums_right(tar: &mut [u8]) {
 
 /// A foreign tar with a manifest of all that is in it, and whether that must
 /// make a good archive; `None` when it cannot be read.
-fn with_manifest(tar: &[u8]) -> Option<(Vec<u8>, bool)> {
+#[must_use]
+pub fn with_manifest(tar: &[u8]) -> Option<(Vec<u8>, bool)> {
     const HEAD: &str = r#"{"format":"lifeboat/1","tool":{"name":"fuzz","version":"1"},"app":"a","host":"h","id":"0",
         "created":"2026-02-24T03:00:00Z","window_ms":0,"outcome":"good","sources":[],"files":["#;
     let archive = open(&pack(3, tar)).ok().filter(|archive| archive.head().is_none())?;
@@ -242,7 +243,9 @@ fn with_manifest(tar: &[u8]) -> Option<(Vec<u8>, bool)> {
     });
     let text = format!("{HEAD}{}]}}", records.collect::<Vec<_>>().join(","));
     let in_order = entries.windows(2).all(|pair| pair[0].entry.path < pair[1].entry.path);
-    let must_be_good = in_order && !entries.is_empty() && links_lead_back(&entries);
+    // Files without their holes are refused beside a manifest.
+    let is_whole = entries.iter().all(|read| !read.entry.sparse);
+    let must_be_good = in_order && is_whole && !entries.is_empty() && links_lead_back(&entries);
     Some(([manifest_blocks(text.as_bytes()).as_slice(), tar].concat(), must_be_good))
 }
 
@@ -408,8 +411,9 @@ struct Other {
 
 /// What the tar crate reads; `None` where it fails, or is known to differ.
 fn read_by_tar_crate(tar: &[u8]) -> Option<Vec<Other>> {
-    // It ends a PAX record at the first newline, and the PAX header at an empty line.
-    if tar.windows(2).any(|pair| pair == b"\n\n") {
+    // It ends a PAX record at the first newline, and the PAX header at an empty line; and it knows no sparse files
+    // in PAX records.
+    if tar.windows(2).any(|pair| pair == b"\n\n") || tar.windows(11).any(|part| part == b"GNU.sparse.") {
         return None;
     }
     let mut others = Vec::new();
@@ -419,7 +423,7 @@ fn read_by_tar_crate(tar: &[u8]) -> Option<Vec<Other>> {
         let is_sound = entry.pax_extensions().ok()?.is_none_or(|mut records| records.all(|record| record.is_ok()));
         let mut path = entry.path_bytes().into_owned();
         // Extensions that it does not know are entries to it, and a long name may hold a NUL.
-        if matches!(entry_type, b'g' | b'x' | b'K' | b'L' | b'V') || !is_sound || path.contains(&0) {
+        if matches!(entry_type, b'g' | b'x' | b'K' | b'L' | b'S' | b'V') || !is_sound || path.contains(&0) {
             return None;
         }
         let is_dir = entry_type == b'5' || matches!(entry_type, b'0' | 0) && path.ends_with(b"/");

@@ -26,12 +26,16 @@ use rustix::io::Errno;
 
 use super::node::{self, Losses, NotSet};
 use crate::report::{LISTED_MAX, Watch};
-use crate::{Error, ErrorKind, Result, beneath, workers};
+use crate::{Error, ErrorKind, Result, beneath, ours, workers};
 
 /// How many small files are handed to a worker at once.
 const BATCH_FILES: usize = 64;
 /// Or how many bytes.
 const BATCH_BYTES: usize = 1 << 20;
+/// The longest name of one file on Linux.
+const NAME_MAX_BYTES: usize = 255;
+/// The longest that a symbolic link says.
+const TARGET_MAX_BYTES: usize = 4095;
 
 /// Says where entries are staged.
 pub(super) trait Layout {
@@ -228,7 +232,14 @@ impl Drop for Ticket<'_> {
 
 fn entry_failed(entry: &Entry, error: Errno) -> Error {
     match error {
-        Errno::EXIST => Error::new(ErrorKind::Corrupt, format!("\"{}\" is in the archive twice", entry.path)),
+        // What two names mean that differ in case alone is up to the file system.
+        Errno::EXIST => {
+            Error::new(ErrorKind::Unsafe, format!("\"{}\" would take the place of another entry", entry.path))
+        }
+        Errno::NAMETOOLONG if entry.path.components().any(|name| name.len() > NAME_MAX_BYTES) => {
+            let path: String = entry.path.to_string().chars().take(60).collect();
+            Error::new(ErrorKind::Unsafe, format!("\"{path}…\" has a name that no file system takes"))
+        }
         Errno::LOOP | Errno::NOTDIR => {
             Error::new(ErrorKind::Unsafe, format!("\"{}\" lies below something that is no directory", entry.path))
         }
@@ -274,6 +285,17 @@ struct Filler<'a> {
     count: Count,
 }
 
+/// What looks like a stage of ours would be removed, or be asked where a restore stands, by a later run.
+fn refuse_stage(entry: &Entry) -> Result<()> {
+    let names: Vec<&[u8]> = entry.path.components().collect();
+    let is_pointer = |pair: &[&[u8]]| ours::stage_id(pair[0]).is_some() && pair[1] == ours::STAGE_POINTER.as_bytes();
+    if names.windows(2).any(is_pointer) {
+        let message = format!("\"{}\" is called like what Lifeboat itself leaves during a restore", entry.path);
+        return Err(Error::new(ErrorKind::Unsafe, message));
+    }
+    Ok(())
+}
+
 /// Where an entry is made: the handle of its directory, and its name there.
 struct Place {
     dir: Arc<OwnedFd>,
@@ -284,6 +306,7 @@ impl Filler<'_> {
     fn run(mut self, walk: &mut Walk<'_>) -> Result<Count> {
         while let Some((entry, record)) = walk.next_entry()? {
             self.watch.cancel.check()?;
+            refuse_stage(&entry)?;
             if self.pool.failed.load(Ordering::Relaxed) {
                 break;
             }
@@ -390,9 +413,14 @@ impl Filler<'_> {
         let file = node::create_file(place.dir.as_fd(), &place.name).map_err(failed)?;
         let mut summer = Summer::new();
         let mut offset = 0;
-        while let Some(piece) = walk.content()? {
+        loop {
+            // Of a foreign tar only, which has no sum.
+            offset += walk.hole();
+            let Some(piece) = walk.content()? else { break };
             self.watch.cancel.check()?;
-            summer.update(&piece);
+            if sum.is_some() {
+                summer.update(&piece);
+            }
             node::write_at(file.as_fd(), &piece, offset, entry.sparse).map_err(failed)?;
             offset += piece.len() as u64;
             self.watch.monitor.advanced(0, piece.len() as u64);
@@ -444,6 +472,12 @@ impl Filler<'_> {
         if is_device && !self.fill.devices {
             return Err(Error::new(ErrorKind::Unsafe, format!("the archive holds the device \"{}\"", entry.path))
                 .next("if you trust where the archive comes from, add --devices"));
+        }
+        let target = &entry.target;
+        let is_impossible = target.is_empty() || target.len() > TARGET_MAX_BYTES || target.contains(&0);
+        if entry.kind == EntryKind::Symlink && is_impossible {
+            let message = format!("\"{}\" is a symbolic link to what no link can say", entry.path);
+            return Err(Error::new(ErrorKind::Unsafe, message));
         }
         match node::create_special(place.dir.as_fd(), &place.name, entry, self.losses) {
             Err(Errno::PERM) if is_device => {

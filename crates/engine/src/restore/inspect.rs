@@ -65,15 +65,6 @@ pub(super) fn records(
     })
 }
 
-/// Path, kind and size of every entry.
-pub(super) fn entries(
-    archive: &Archive,
-    cancel: &Cancel,
-    each: &mut dyn FnMut(&EntryPath, EntryKind, u64) -> Result<()>,
-) -> Result<()> {
-    records(archive, cancel, &mut |path, record| each(path, record.kind(), record.size()))
-}
-
 /// The head of the archive at `path`.
 pub(crate) fn head(path: &Path, keys: Keys<'_>) -> Result<Option<Head>> {
     open(path, keys).map(|archive| archive.head().cloned())

@@ -6,6 +6,7 @@ use std::path::Path;
 
 use lifeboat_format::archive::Archive;
 use lifeboat_format::path::EntryPath;
+use lifeboat_format::record::Totals;
 use lifeboat_store::durable;
 use rustix::fs::{FileType, OFlags};
 use rustix::io::Errno;
@@ -27,22 +28,26 @@ pub(super) fn plan(
     mut each: Option<EachLine<'_>>,
 ) -> Result<RestorePlan> {
     let target = open_target(&request.to)?;
-    let totals = archive.head().map(|head| head.totals);
+    // Without totals every entry counts.
+    let totals = archive.head().map(|head| head.totals).filter(|totals| *totals != Totals::default());
+    let mut sparse_bytes = totals.map_or(0, |totals| totals.sparse_bytes);
     let mut plan = RestorePlan::default();
     match totals {
         Some(totals) if each.is_none() && is_empty(&request.to) => {
             (plan.entries, plan.files, plan.bytes) = (totals.entries, totals.files, totals.bytes);
         }
-        _ => inspect::entries(archive, cancel, &mut |path, kind, size| {
+        _ => inspect::records(archive, cancel, &mut |path, record| {
             let present = target.as_ref().map_or(Present::Nothing, |target| present(target.as_fd(), path));
-            let line = plan.add(path, kind, size, present);
+            if totals.is_none() && record.is_sparse() {
+                sparse_bytes = sparse_bytes.saturating_add(record.size());
+            }
+            let line = plan.add(path, record.kind(), record.size(), present);
             each.as_mut().map_or(Ok(()), |each| each(line))
         })?,
     }
     let existing = request.to.ancestors().find(|dir| dir.is_dir()).unwrap_or(Path::new("."));
     let (bytes, inodes) = durable::free_space(existing)?;
     plan.free_bytes = bytes;
-    let sparse_bytes = totals.map_or(0, |totals| totals.sparse_bytes);
     plan.check_room(Room { bytes, inodes }, sparse_bytes, &existing.display().to_string())?;
     Ok(plan)
 }
@@ -69,7 +74,8 @@ fn present(target: BorrowedFd<'_>, path: &EntryPath) -> Present {
             Ok(FileType::Directory) => Present::Dir,
             _ => Present::Other,
         },
-        Err(Errno::NOENT) => Present::Nothing,
+        // Nothing has a name that nothing can have; that it cannot be written is found when it is.
+        Err(Errno::NOENT | Errno::NAMETOOLONG) => Present::Nothing,
         // A symlink or a file stands there, or somewhere on the way.
         Err(_) => Present::Other,
     }

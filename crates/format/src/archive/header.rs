@@ -3,7 +3,7 @@
 
 use tar::{EntryType, Header};
 
-use super::{BLOCK, padding};
+use super::{BLOCK, padding, sparse};
 use crate::model::{Entry, EntryKind, FileTime, Xattrs};
 use crate::path::EntryPath;
 use crate::{Error, ErrorKind, Result};
@@ -16,6 +16,8 @@ const USTAR_ID_MAX: u32 = 0o777_7777;
 const USTAR_DEVICE_MAX: u32 = 0o777_7777;
 /// How PAX names an extended attribute.
 const XATTR_PREFIX: &[u8] = b"SCHILY.xattr.";
+/// How GNU tar names what it says of sparse files.
+const SPARSE_PREFIX: &[u8] = b"GNU.sparse.";
 
 /// The header blocks of `entry`.
 pub(super) fn encode(entry: &Entry) -> Vec<u8> {
@@ -175,6 +177,15 @@ fn unescape_key(key: &[u8]) -> Vec<u8> {
     name
 }
 
+/// The name of an extended attribute in a PAX key; one that no system has is refused.
+fn attribute_name(key: &[u8]) -> Result<Vec<u8>> {
+    let name = unescape_key(key);
+    if name.is_empty() || name.len() > 255 || name.contains(&0) {
+        return Err(malformed("an extended attribute has no possible name"));
+    }
+    Ok(name)
+}
+
 /// `LEN KEY=VALUE\n`, where LEN counts itself.
 fn push_record(pax: &mut Vec<u8>, key: &[u8], value: &[u8]) {
     let rest = key.len() + value.len() + 3;
@@ -214,15 +225,45 @@ fn pax_blocks(entry: &Entry, records: &[u8]) -> Vec<u8> {
     blocks
 }
 
-/// A header whose checksum is right.
+/// A header whose checksum is right: the sum of its bytes, or, as some old programs have it, of its bytes as signed ones.
 pub(super) fn checked(block: &[u8]) -> Result<&Header> {
     let header = Header::from_byte_slice(block);
-    let sum: u32 =
-        block.iter().enumerate().map(|(at, byte)| if (148..156).contains(&at) { 32 } else { u32::from(*byte) }).sum();
-    match header.cksum() {
-        Ok(stored) if stored == sum => Ok(header),
+    let byte = |(at, byte): (usize, &u8)| if (148..156).contains(&at) { b' ' } else { *byte };
+    let unsigned: i128 = block.iter().enumerate().map(byte).map(i128::from).sum();
+    let signed: i128 = block.iter().enumerate().map(byte).map(|byte| i128::from(byte.cast_signed())).sum();
+    match number_of(&header.as_old().cksum) {
+        // A field that was left blank says nothing, also where it would be right.
+        Some(stored) if stored > 0 && (stored == unsigned || stored == signed) => Ok(header),
         _ => Err(Error::corrupt("a tar header's checksum is wrong")),
     }
+}
+
+/// The number in a field: octal digits, or base 256 as GNU tar and star write
+/// what needs more. A blank field is 0. `None` for all else, such as `+1` or
+/// `0x1`, which some readers take for numbers.
+pub(super) fn number_of(field: &[u8]) -> Option<i128> {
+    if let Some((first, rest)) = field.split_first().filter(|(first, _)| **first & 0x80 != 0) {
+        // Two's complement in what follows the first bit.
+        let first = i128::from(first & 0x7f) - if first & 0x40 == 0 { 0 } else { 0x80 };
+        return Some(rest.iter().fold(first, |number, byte| number << 8 | i128::from(*byte)));
+    }
+    let text = field.trim_ascii_start();
+    let len = text.iter().take_while(|byte| matches!(byte, b'0'..=b'7')).count();
+    // Some writers fill the whole field; what follows the first NUL or space is no part of the number.
+    let is_ended = text.get(len).is_none_or(|byte| matches!(byte, 0 | b' '));
+    let is_blank = || text.iter().all(|byte| matches!(byte, 0 | b' '));
+    (is_ended && (len > 0 || is_blank()))
+        .then(|| text[..len].iter().fold(0, |number, digit| number << 3 | i128::from(digit - b'0')))
+}
+
+/// The name in a header, with its prefix where it has one (POSIX.1-2017 ustar).
+pub(super) fn name(header: &Header) -> Vec<u8> {
+    let text = |field: &[u8]| field.split(|byte| *byte == 0).next().unwrap_or_default().to_vec();
+    let bytes = header.as_bytes();
+    let name = text(&bytes[..100]);
+    // Whatever version follows: most readers look at no more.
+    let prefix = if &bytes[257..263] == b"ustar\0" { text(&bytes[345..500]) } else { Vec::new() };
+    if prefix.is_empty() { name } else { [prefix.as_slice(), b"/", &name].concat() }
 }
 
 /// Whether `block` is what a tar archive begins with: a header, or the zeros of an empty one.
@@ -243,6 +284,49 @@ pub(super) struct Extensions {
     mtime: Option<FileTime>,
     device: (Option<u32>, Option<u32>),
     xattrs: Vec<(Vec<u8>, Vec<u8>)>,
+    pub(super) sparse: sparse::Records,
+}
+
+/// What global PAX headers say of every entry after them that does not say it itself.
+#[derive(Debug, Default)]
+pub(super) struct Defaults {
+    uid: Option<u32>,
+    gid: Option<u32>,
+    uname: Option<Vec<u8>>,
+    gname: Option<Vec<u8>>,
+    mtime: Option<FileTime>,
+}
+
+impl Defaults {
+    /// Takes what one global header's data says. No two entries have the same
+    /// name, size or attributes, so that it says those is a trick.
+    pub(super) fn add_pax(&mut self, data: &[u8]) -> Result<()> {
+        let mut said = Extensions::default();
+        said.add_pax(data)?;
+        let is_of_one = said.path.is_some()
+            || said.linkpath.is_some()
+            || said.size.is_some()
+            || said.device != (None, None)
+            || !said.xattrs.is_empty()
+            || said.sparse.is_any();
+        if is_of_one {
+            return Err(Error::new(ErrorKind::Unsafe, "a global PAX header says what can only be said of one entry"));
+        }
+        self.uid = said.uid.or(self.uid);
+        self.gid = said.gid.or(self.gid);
+        self.uname = said.uname.or(self.uname.take());
+        self.gname = said.gname.or(self.gname.take());
+        self.mtime = said.mtime.or(self.mtime);
+        Ok(())
+    }
+}
+
+/// Sets what may be said once only: of two, readers take different ones.
+fn once<T>(place: &mut Option<T>, value: T, key: &str) -> Result<()> {
+    match place.replace(value) {
+        None => Ok(()),
+        Some(_) => Err(malformed(&format!("{key} is there twice"))),
+    }
 }
 
 fn malformed(what: &str) -> Error {
@@ -252,11 +336,6 @@ fn malformed(what: &str) -> Error {
 fn number<T: std::str::FromStr>(value: &[u8], key: &str) -> Result<T> {
     let digits = std::str::from_utf8(value).ok().filter(|text| text.bytes().all(|byte| byte.is_ascii_digit()));
     digits.and_then(|digits| digits.parse().ok()).ok_or_else(|| malformed(&format!("{key} is no number")))
-}
-
-/// A number of a header; a field that was left blank, as in a volume's label, is 0.
-pub(super) fn or_blank<T: Default>(field: &[u8], number: std::io::Result<T>) -> std::io::Result<T> {
-    if field.iter().all(|byte| matches!(byte, 0 | b' ')) { Ok(T::default()) } else { number }
 }
 
 impl Extensions {
@@ -270,6 +349,9 @@ impl Extensions {
             }
             let record = &data[space + 1..len - 1];
             let equals = record.iter().position(|byte| *byte == b'=').ok_or_else(|| malformed("no ="))?;
+            if equals == 0 {
+                return Err(malformed("no key"));
+            }
             self.add(&record[..equals], &record[equals + 1..])?;
             data = &data[len..];
         }
@@ -278,49 +360,60 @@ impl Extensions {
 
     fn add(&mut self, key: &[u8], value: &[u8]) -> Result<()> {
         match key {
-            b"path" => self.path = Some(value.to_vec()),
-            b"linkpath" => self.linkpath = Some(value.to_vec()),
-            b"size" => self.size = Some(number(value, "size")?),
-            b"uid" => self.uid = Some(number(value, "uid")?),
-            b"gid" => self.gid = Some(number(value, "gid")?),
-            b"uname" => self.uname = Some(value.to_vec()),
-            b"gname" => self.gname = Some(value.to_vec()),
-            b"mtime" => self.mtime = Some(parse_decimal(value).ok_or_else(|| malformed("mtime is no time"))?),
-            b"SCHILY.devmajor" => self.device.0 = Some(number(value, "devmajor")?),
-            b"SCHILY.devminor" => self.device.1 = Some(number(value, "devminor")?),
-            _ if key.starts_with(b"GNU.sparse.") => {
-                let message = "the archive holds GNU sparse files; extract it with GNU tar";
-                return Err(Error::new(ErrorKind::Unsupported, message));
+            b"path" => once(&mut self.path, value.to_vec(), "path"),
+            b"linkpath" => once(&mut self.linkpath, value.to_vec(), "linkpath"),
+            b"size" => once(&mut self.size, number(value, "size")?, "size"),
+            b"uid" => once(&mut self.uid, number(value, "uid")?, "uid"),
+            b"gid" => once(&mut self.gid, number(value, "gid")?, "gid"),
+            b"uname" => once(&mut self.uname, value.to_vec(), "uname"),
+            b"gname" => once(&mut self.gname, value.to_vec(), "gname"),
+            b"mtime" => {
+                let mtime = parse_decimal(value).ok_or_else(|| malformed("mtime is no time"))?;
+                once(&mut self.mtime, mtime, "mtime")
             }
+            b"SCHILY.devmajor" => once(&mut self.device.0, number(value, "devmajor")?, "devmajor"),
+            b"SCHILY.devminor" => once(&mut self.device.1, number(value, "devminor")?, "devminor"),
             _ => {
-                if let Some(name) = key.strip_prefix(XATTR_PREFIX) {
-                    self.xattrs.push((unescape_key(name), value.to_vec()));
+                if let Some(key) = key.strip_prefix(SPARSE_PREFIX) {
+                    return self.sparse.add(key, value);
                 }
+                if let Some(name) = key.strip_prefix(XATTR_PREFIX) {
+                    self.xattrs.push((attribute_name(name)?, value.to_vec()));
+                }
+                Ok(())
             }
         }
-        Ok(())
+    }
+
+    /// Takes from global headers what no header of this entry says.
+    pub(super) fn add_defaults(&mut self, defaults: &Defaults) {
+        self.uid = self.uid.or(defaults.uid);
+        self.gid = self.gid.or(defaults.gid);
+        self.uname = self.uname.take().or_else(|| defaults.uname.clone());
+        self.gname = self.gname.take().or_else(|| defaults.gname.clone());
+        self.mtime = self.mtime.or(defaults.mtime);
     }
 
     /// The entry that `header` and these extensions describe, at `path`.
     pub(super) fn entry(self, header: &Header, path: EntryPath, kind: EntryKind, size: u64) -> Result<Entry> {
-        let field = |field: std::io::Result<u64>, name: &str| {
-            field.map_err(|_| Error::corrupt(format!("the header of \"{path}\" has a bad {name}")))
-        };
-        let id = |extended: Option<u32>, plain: std::io::Result<u64>, name: &str| match extended {
-            Some(id) => Ok(id),
-            None => u32::try_from(field(plain, name)?)
-                .map_err(|_| Error::corrupt(format!("the header of \"{path}\" has a bad {name}"))),
-        };
+        let bad = |what: &str| Error::new(ErrorKind::Unsafe, format!("the header of \"{path}\" has a bad {what}"));
         let old = header.as_old();
-        let mode = or_blank(&old.mode, header.mode());
-        let mode = mode.map_err(|_| Error::corrupt(format!("the header of \"{path}\" has a bad mode")))?;
-        let uid = id(self.uid, or_blank(&old.uid, header.uid()), "uid")?;
-        let gid = id(self.gid, or_blank(&old.gid, header.gid()), "gid")?;
+        let id = |extended: Option<u32>, field: &[u8], what: &str| match extended {
+            Some(id) => Ok(id),
+            None => number_of(field).and_then(|id| u32::try_from(id).ok()).ok_or_else(|| bad(what)),
+        };
+        let mode = number_of(&old.mode).and_then(|mode| u32::try_from(mode).ok()).ok_or_else(|| bad("mode"))?;
+        let (uid, gid) = (id(self.uid, &old.uid, "uid")?, id(self.gid, &old.gid, "gid")?);
+        let plain_mtime = || number_of(&old.mtime).and_then(|seconds| i64::try_from(seconds).ok());
         let mtime = match self.mtime {
             Some(mtime) => mtime,
-            // GNU tar writes times before 1970 as a negative base-256 number, which reads as a huge one.
-            None => FileTime { seconds: field(or_blank(&old.mtime, header.mtime()), "mtime")?.cast_signed(), nanos: 0 },
+            None => FileTime { seconds: plain_mtime().ok_or_else(|| bad("mtime"))?, nanos: 0 },
         };
+        let mut xattrs = self.xattrs;
+        xattrs.sort();
+        if xattrs.windows(2).any(|pair| pair[0].0 == pair[1].0) {
+            return Err(malformed("an extended attribute is there twice"));
+        }
         let target = match self.linkpath {
             Some(target) => target,
             None => header.link_name_bytes().map(|name| name.into_owned()).unwrap_or_default(),
@@ -340,7 +433,7 @@ impl Extensions {
             mtime,
             target: if is_link { target } else { Vec::new() },
             rdev: is_device.then(|| (device.0.unwrap_or(0), device.1.unwrap_or(0))),
-            xattrs: Xattrs::new(self.xattrs),
+            xattrs: Xattrs::new(xattrs),
             sparse: false,
             path,
         })
@@ -390,6 +483,30 @@ mod tests {
     }
 
     #[test]
+    fn numbers_of_fields_are_read_as_all_readers_read_them() {
+        for (field, number) in [
+            (&b"0000644\0"[..], Some(0o644)),
+            (b" 644 \0\0\0", Some(0o644)),
+            (b"77777777777", Some(0o77_777_777_777)),
+            (b"12\0 x", Some(0o12)),
+            (b"\0\0\0\0", Some(0)),
+            (b"    ", Some(0)),
+            (b"\x80\0\0\x01\x02", Some(0x102)),
+            (b"\xff\xff\xff\xfe", Some(-2)),
+            (b"\x80\0\0\0\x01\0\0\0\0\0\0\x04", Some(0x0100_0000_0000_0004)),
+            (b"\x81\0\0\0\0\0\0\0\0\0\0\x04", Some((1 << 88) + 4)),
+            (b"9", None),
+            (b"+7", None),
+            (b"-7", None),
+            (b"0x7", None),
+            (b"1_0", None),
+            (b"\x007\0", None),
+        ] {
+            assert_eq!(number_of(field), number, "{}", field.escape_ascii());
+        }
+    }
+
+    #[test]
     fn malformed_pax_data_is_refused() {
         for bad in [
             "x",
@@ -400,6 +517,9 @@ mod tests {
             "0 a=b\n",
             "99999999999999999999 a=b\n",
             "-6 a=b\n",
+            "9 uid=1\n\n",
+            "8 uid=1\n8 uid=1\n",
+            "16 SCHILY.xattr.=x\n",
         ] {
             assert!(Extensions::default().add_pax(bad.as_bytes()).is_err(), "{bad:?}");
         }

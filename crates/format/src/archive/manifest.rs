@@ -32,6 +32,11 @@ pub(super) struct Reader<T> {
     is_first: bool,
 }
 
+/// More than any manifest of ours holds, so that this one is after memory.
+fn too_long(what: &str) -> Error {
+    Error::new(crate::ErrorKind::Unsafe, format!("the manifest holds {what} that is much too long"))
+}
+
 fn bad(what: &str) -> Error {
     Error::corrupt(format!("the manifest is damaged: {what}"))
 }
@@ -62,6 +67,13 @@ impl Nesting {
             _ => {}
         }
     }
+}
+
+/// Whether a manifest of ours begins with `text`.
+pub(super) fn begins_ours(text: &[u8]) -> bool {
+    let start = &text[..text.len().min(256)];
+    let compact: Vec<u8> = start.iter().copied().filter(|byte| !byte.is_ascii_whitespace()).collect();
+    compact.starts_with(br#"{"format":"lifeboat/"#)
 }
 
 impl<T: Text> Reader<T> {
@@ -101,7 +113,7 @@ impl<T: Text> Reader<T> {
                 break;
             }
             if len > max {
-                return Err(bad("it holds something much too long"));
+                return Err(too_long("a record"));
             }
         }
         self.at += len;
@@ -111,9 +123,7 @@ impl<T: Text> Reader<T> {
     /// Whether this is a manifest of ours: it begins with our format.
     pub(super) fn is_ours(&mut self) -> Result<bool> {
         self.byte(256)?;
-        let start = &self.buffer[..self.buffer.len().min(256)];
-        let compact: Vec<u8> = start.iter().copied().filter(|byte| !byte.is_ascii_whitespace()).collect();
-        Ok(compact.starts_with(br#"{"format":"lifeboat/"#))
+        Ok(begins_ours(&self.buffer))
     }
 
     /// The head, and the reader of the records after it.
@@ -137,7 +147,10 @@ impl<T: Text> Reader<T> {
                     break;
                 }
             }
-            if len > HEAD_MAX_BYTES || (len > 1 && nesting.depth == 0) {
+            if len > HEAD_MAX_BYTES {
+                return Err(too_long("a head"));
+            }
+            if len > 1 && nesting.depth == 0 {
                 return Err(bad("it lists no files"));
             }
         }

@@ -14,6 +14,7 @@ mod header;
 mod manifest;
 mod pack;
 pub mod pipeline;
+mod sparse;
 mod spool;
 mod tar;
 mod unit;

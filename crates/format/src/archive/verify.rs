@@ -7,7 +7,7 @@ use std::hash::{BuildHasher as _, RandomState};
 use lifeboat_store::Cancel;
 
 use super::tar::{Body, link_target};
-use super::walk::{Archive, Guard, Listing};
+use super::walk::{Archive, Guard, Left, Listing, refuse_holes};
 use crate::model::{Entry, EntryKind, Sha256, Summer};
 use crate::path::EntryPath;
 use crate::record::Record;
@@ -92,7 +92,8 @@ pub fn verify(
         let records = records.map(|records| records as &mut dyn Listing);
         let findings = Findings { has_manifest: records.is_some(), ..Findings::default() };
         let (guard, files) = (Guard::default(), Seen::default());
-        let mut verifier = Verifier { body, records, probes, each, findings, guard, files, ahead: None };
+        let mut verifier =
+            Verifier { body, records, probes, each, findings, guard, files, ahead: None, left: Left::of(archive) };
         verifier.run()?;
         Ok(verifier.findings)
     })?;
@@ -122,6 +123,7 @@ struct Verifier<'w> {
     files: Seen,
     /// A record that was read and is of an entry further on.
     ahead: Option<(EntryPath, Record)>,
+    left: Left,
 }
 
 impl Verifier<'_> {
@@ -177,6 +179,11 @@ impl Verifier<'_> {
     }
 
     fn entry(&mut self, entry: &Entry) -> Result<()> {
+        if self.records.is_some()
+            && let Err(error) = refuse_holes(self.body).and_then(|()| self.left.take(entry))
+        {
+            self.damage(error)?;
+        }
         let fail = |reason: &str| Verdict::Fail(reason.to_owned());
         let listed = loop {
             match self.next_record()? {
@@ -240,6 +247,8 @@ impl Verifier<'_> {
         let mut summer = Summer::new();
         let mut bytes = 0;
         loop {
+            // Only where there is no sum to compare with, or the archive is refused anyway.
+            bytes += self.body.hole();
             match self.body.content() {
                 Ok(Some(piece)) => {
                     summer.update(&piece);

@@ -13,12 +13,12 @@ use super::MANIFEST_NAME;
 use super::bare::{self, Bare};
 use super::contents::Contents;
 use super::decode::{Packing, with_units};
-use super::manifest::Reader;
+use super::manifest::{self, Reader};
 use super::tar::{self, Body, Tar};
 use crate::envelope::{Envelope, Sealed};
 use crate::model::{Entry, EntryKind};
 use crate::path::EntryPath;
-use crate::record::{Head, Record};
+use crate::record::{Head, Record, Totals};
 use crate::{Error, ErrorKind, Result};
 
 /// How much of a file tells how it is packed.
@@ -194,7 +194,7 @@ impl Archive {
     pub fn walk<T>(&self, threads: usize, cancel: &Cancel, read: impl FnOnce(&mut Walk<'_>) -> Result<T>) -> Result<T> {
         let read = self.side_by_side(threads, cancel, |body, records| {
             let records = records.map(|records| records as &mut dyn Listing);
-            read(&mut Walk { body, records, guard: Guard::default() })
+            read(&mut Walk { body, records, guard: Guard::default(), may_be_manifest: false, left: Left::of(self) })
         })?;
         self.authenticate(cancel)?;
         Ok(read)
@@ -305,6 +305,28 @@ impl Guard {
     }
 }
 
+/// What the manifest says that there is in all, less what came so far: by that,
+/// room is looked for before anything is written.
+pub(super) struct Left(Option<Totals>);
+
+impl Left {
+    /// Where a manifest has no totals, every record was looked at.
+    pub(super) fn of(archive: &Archive) -> Self {
+        Self(archive.head.as_ref().map(|head| head.totals).filter(|totals| *totals != Totals::default()))
+    }
+
+    pub(super) fn take(&mut self, entry: &Entry) -> Result<()> {
+        let Some(left) = &mut self.0 else { return Ok(()) };
+        match (left.entries.checked_sub(1), left.bytes.checked_sub(entry.size)) {
+            (Some(entries), Some(bytes)) => {
+                (left.entries, left.bytes) = (entries, bytes);
+                Ok(())
+            }
+            _ => Err(Error::new(ErrorKind::Unsafe, "the archive holds more than its manifest says in its totals")),
+        }
+    }
+}
+
 fn refuse(entry: &Entry, why: &str) -> Result<()> {
     Err(Error::new(ErrorKind::Unsafe, format!("the entry \"{}\" {why}", entry.path)))
 }
@@ -315,6 +337,9 @@ pub struct Walk<'w> {
     body: &'w mut (dyn Body + 'w),
     records: Option<&'w mut (dyn Listing + 'w)>,
     guard: Guard,
+    /// Whether the entry at hand is called like a manifest, where there should be none.
+    may_be_manifest: bool,
+    left: Left,
 }
 
 /// The records of a manifest, whatever they come from.
@@ -340,8 +365,11 @@ impl Walk<'_> {
         let Some(records) = &mut self.records else {
             let Some(entry) = entry else { return Ok(None) };
             self.guard.check_place(&entry)?;
+            self.may_be_manifest = is_manifest(&entry);
             return Ok(Some((entry, None)));
         };
+        refuse_holes(self.body)?;
+        entry.iter().try_for_each(|entry| self.left.take(entry))?;
         let (mut entry, (path, record)) = match (entry, records.next()?) {
             (None, None) => return Ok(None),
             (Some(entry), None) => return Err(not_listed(&entry.path)),
@@ -367,7 +395,16 @@ impl Walk<'_> {
     /// # Errors
     /// When the archive is damaged or cannot be read.
     pub fn content(&mut self) -> Result<Option<Bytes>> {
-        self.body.content()
+        let piece = self.body.content()?;
+        self.refuse_manifest(piece.as_ref())?;
+        Ok(piece)
+    }
+
+    /// Passes the hole that comes next in the content of the entry at hand, and
+    /// says how long it is: 0 where none does. Where nobody asks, it is zeros.
+    #[must_use]
+    pub fn hole(&mut self) -> u64 {
+        self.body.hole()
     }
 
     /// The whole content, where it comes in one piece without copying; `None`
@@ -376,8 +413,29 @@ impl Walk<'_> {
     /// # Errors
     /// As [`Walk::content`].
     pub fn whole_content(&mut self) -> Result<Option<Bytes>> {
-        self.body.whole_content()
+        let whole = self.body.whole_content()?;
+        self.refuse_manifest(whole.as_ref())?;
+        Ok(whole)
     }
+
+    /// Refuses a manifest of ours that stands among the entries of what was taken for a foreign tar: the sums in it
+    /// would be passed over.
+    fn refuse_manifest(&mut self, piece: Option<&Bytes>) -> Result<()> {
+        if std::mem::take(&mut self.may_be_manifest) && piece.is_some_and(|piece| manifest::begins_ours(piece)) {
+            let message = "the manifest is not the first entry of the archive, so nothing could be compared with it";
+            return Err(Error::new(ErrorKind::Unsafe, message));
+        }
+        Ok(())
+    }
+}
+
+/// Lifeboat stores holes as zeros, and what its manifest lists is summed: a file of any length could be made of nothing.
+pub(super) fn refuse_holes(body: &dyn Body) -> Result<()> {
+    if body.leaves_out_holes() {
+        let message = "the archive has a manifest, and sparse files of GNU tar, which Lifeboat does not write";
+        return Err(Error::new(ErrorKind::Unsafe, message));
+    }
+    Ok(())
 }
 
 fn not_listed(path: &EntryPath) -> Error {

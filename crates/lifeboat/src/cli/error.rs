@@ -2,6 +2,7 @@
 //! What the engine did not say is filled in here, by kind, and says no more
 //! than is certain.
 
+use lifeboat_engine::app::is_invisible;
 use lifeboat_engine::{Error, ErrorKind};
 
 use super::exit_code;
@@ -116,7 +117,7 @@ fn usual_next_step(kind: ErrorKind) -> &'static str {
 fn one_line(text: &str) -> String {
     let mut line = String::with_capacity(text.len());
     for c in text.chars() {
-        if c.is_control() { line.extend(c.escape_default()) } else { line.push(c) }
+        if c.is_control() || is_invisible(c) { line.extend(c.escape_default()) } else { line.push(c) }
     }
     line
 }

@@ -9,7 +9,11 @@ use lifeboat_store::testing::{Random, can_run, sweep};
 use crate::env::TestEnv;
 use crate::fidelity::{Maker, Tree, archived, assert_same, snapshot};
 
+mod corpus;
+mod honest;
 mod hostile;
+mod odd;
+mod tar;
 
 /// A directory to restore to, with things in it and beside it that must stay.
 fn world() -> TestEnv {
@@ -28,61 +32,6 @@ fn assert_untouched(before: &Tree, env: &TestEnv, what: &str) {
         after.get_mut(name).unwrap().mtime = before[name].mtime;
     }
     assert_same(before, &after, what);
-}
-
-/// Shows A7 and A9.
-#[test]
-fn a_hostile_archive_is_refused_and_changes_nothing() {
-    let env = world();
-    let absolute = env.path("world/escaped").display().to_string();
-    let cases = hostile::all(&absolute);
-    assert!(cases.len() > 125, "{} archives", cases.len());
-    let before = snapshot(&env.path("world"));
-    let mut wrong = Vec::new();
-    for (what, bytes, codes) in cases {
-        env.write("evil.tar", bytes);
-        for options in [&["--to", "world/to"][..], &["--to", "world/to", "--overwrite"], &["--to", "world/new/er"]] {
-            let run = env.lifeboat(["restore", "evil.tar"].iter().chain(options));
-            let code = run.exit_code();
-            let said = run.code(code).stderr;
-            if !codes.contains(&code) || said.contains("panicked") {
-                wrong.push(format!("{what}, {options:?}: {code}, not {codes:?}: {said}"));
-            }
-            assert_untouched(&before, &env, what);
-        }
-        for (command, codes) in [("verify", &[1][..]), ("list", &[0, 1, 13, 17, 23])] {
-            let code = env.lifeboat(["backup", command, "evil.tar"]).exit_code();
-            // A backup with `--devices` is a good one: only its restore asks.
-            if !codes.contains(&code) && what != "listed: a device" {
-                wrong.push(format!("{what}: {command} ended with {code}"));
-            }
-            assert_untouched(&before, &env, what);
-        }
-    }
-    assert!(wrong.is_empty(), "{} of them:\n{}", wrong.len(), wrong.join("\n"));
-}
-
-/// What is odd but does no harm is not refused.
-///
-/// Shows A8.
-#[test]
-fn an_odd_archive_is_restored() {
-    let env = world();
-    let before = snapshot(&env.path("world"));
-    let mut wrong = Vec::new();
-    for (what, bytes, path) in hostile::odd() {
-        env.write("odd.tar", bytes);
-        let run = env.lifeboat(["restore", "odd.tar", "--to", "world/new"]);
-        let code = run.exit_code();
-        if code != 0 || env.path("world/new").join(path).symlink_metadata().is_err() {
-            wrong.push(format!("{what}: {code} {}", run.code(code).stderr));
-        }
-        if env.path("world/new").exists() {
-            std::fs::remove_dir_all(env.path("world/new")).unwrap();
-        }
-        assert_untouched(&before, &env, what);
-    }
-    assert!(wrong.is_empty(), "{} of them:\n{}", wrong.len(), wrong.join("\n"));
 }
 
 /// Shows A7 and A9.
@@ -182,7 +131,7 @@ print(slowest, resource.getrusage(resource.RUSAGE_CHILDREN).ru_maxrss)
 #[test]
 fn verify_goes_on_after_the_first_failure_and_names_each() {
     let env = TestEnv::new();
-    let list = |path: &str, content: &[u8]| hostile::listed("file", path, content, "");
+    let list = |path: &str, content: &[u8]| tar::listed("file", path, content, "");
     let records = [
         list("files/a", b"evil"),
         list("files/b", b"good"),
@@ -190,8 +139,8 @@ fn verify_goes_on_after_the_first_failure_and_names_each() {
         list("files/e", b"evil"),
         list("files/f", b"evil"),
     ];
-    let body = hostile::Tar::default().file("files/a").file("files/b").file("files/c").file("files/d").file("files/f");
-    env.write("a.tar", hostile::ours(&records, body));
+    let body = tar::Tar::default().file("files/a").file("files/b").file("files/c").file("files/d").file("files/f");
+    env.write("a.tar", tar::ours(&records, body));
     let said = env.lifeboat(["backup", "verify", "a.tar"]).code(1);
     let lines: Vec<&str> = said.stdout.lines().filter(|line| line.contains("PASS") || line.contains("FAIL")).collect();
     assert_eq!(

@@ -131,6 +131,12 @@ impl TestEnv {
     }
 }
 
+/// Writes a file anywhere.
+#[expect(clippy::disallowed_methods, reason = "test data need not survive a crash")]
+pub(crate) fn write_file(path: &Path, content: &str) {
+    std::fs::write(path, content).expect("test data can be written");
+}
+
 fn set_mode(path: &Path, mode: u32) {
     std::fs::set_permissions(path, std::fs::Permissions::from_mode(mode)).expect("our own file");
 }
