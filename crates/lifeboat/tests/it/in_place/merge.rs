@@ -40,7 +40,7 @@ PRAGMA foreign_keys=ON;
 UPDATE servers SET password = 'CANARY-new' WHERE id = 2;
 DELETE FROM servers WHERE id = 3;
 INSERT INTO servers VALUES (4, 'delta', 22, 'CANARY-4', 1);
-INSERT INTO apps(server_id, name) VALUES (4, 'chat');
+INSERT INTO apps(id, server_id, name) VALUES (4, 4, 'chat');
 UPDATE settings SET value = 'light' WHERE key = 'theme';
 DELETE FROM settings WHERE key = 'lang';";
 
@@ -262,7 +262,7 @@ fn what_cannot_be_merged_rightly_is_refused_by_name_before_anything_is_written()
         ("DROP TABLE audit", "table audit cannot be merged: the live database does not have it"),
         ("CREATE VIRTUAL TABLE notes USING fts5(text)", "table notes cannot be merged: it is a virtual table"),
         (
-            "CREATE UNIQUE INDEX one ON audit(at)",
+            "CREATE UNIQUE INDEX one ON audit(what)",
             "table audit cannot be merged: the live one is another than the snapshot's: what is unique",
         ),
     ] {
@@ -400,17 +400,14 @@ fn a_merge_that_is_killed_at_any_moment_is_wholly_done_or_not_at_all() {
         .iter()
         .flat_map(|name| (1..=counted.get(*name).copied().unwrap_or(0)).map(move |time| (*name, time)))
         .collect();
+    // What a killed rehearsal leaves goes with this.
+    let temp = format!("TMPDIR={}", env.mkdir("temp").display());
     let (mut old, mut new) = (0, 0);
     for number in sweep_some("merge of a database, killed", points.len(), 25) {
         let (name, time) = points[number];
         reset();
-        let options = [
-            "-e".to_owned(),
-            format!("trace={name}"),
-            "-e".to_owned(),
-            format!("inject={name}:signal=KILL:when={time}"),
-        ];
-        traced(env, &options.each_ref().map(String::as_str), &arguments).exit_code();
+        let (traces, kills) = (format!("trace={name}"), format!("inject={name}:signal=KILL:when={time}"));
+        traced(env, &["-E", &temp, "-e", &traces, "-e", &kills], &arguments).exit_code();
         let what = format!("killed at {name} {time}");
         env.lifeboat(["recover"]).ok();
         assert!(env.path("running").exists(), "{what}");

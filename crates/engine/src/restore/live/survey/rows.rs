@@ -1,7 +1,11 @@
 //! What would become of the rows of a database that is not replaced as a whole:
 //! tried out on a copy of it, which is thrown away.
 
+use std::os::unix::fs::DirBuilderExt as _;
+use std::path::{Path, PathBuf};
+
 use lifeboat_format::path::EntryPath;
+use lifeboat_store::{self as store, durable};
 use rustix::fs::Stat;
 
 use super::{Spot, Survey};
@@ -12,7 +16,26 @@ use crate::restore::live::tree::{is_file, size};
 use crate::restore::live::{Host, LiveRequest};
 use crate::restore::single;
 use crate::sqlite::{self, LOGS, Merged};
-use crate::{ErrorKind, Result};
+use crate::{Error, ErrorKind, Result};
+
+/// A private folder for temporary files, gone when dropped. No stage: those are called otherwise.
+struct Folder(PathBuf);
+
+impl Folder {
+    fn create(dir: &Path) -> Result<Self> {
+        let path = dir.join(format!("lifeboat-{}", durable::random_hex()));
+        let made = std::fs::DirBuilder::new().mode(0o700).create(&path);
+        made.map_err(|error| Error::from(store::Error::io("create a folder at", &path, error)))?;
+        Ok(Self(path))
+    }
+}
+
+impl Drop for Folder {
+    fn drop(&mut self) {
+        // What cannot be removed is left to whoever cleans that directory.
+        std::fs::remove_dir_all(&self.0).unwrap_or(());
+    }
+}
 
 impl Survey<'_> {
     /// Whether the entry is a database whose rows go into the live one, which is noted.
@@ -47,20 +70,35 @@ impl Survey<'_> {
             };
             let Some(stat) = self.stat(place, &at)?.filter(is_file) else { continue };
             let (live, is_used, cancel) = (root.path.as_path(), self.ground.is_open(&stat), self.watch.cancel);
-            let try_out = |snapshot: &std::path::Path| {
-                let copy = snapshot.with_file_name("live.db");
-                sqlite::copy_live(live, &copy, is_used, cancel)?;
+            let try_out = |snapshot: &Path| {
+                let mut copy = snapshot.with_file_name("live.db");
+                match sqlite::copy_live(live, &copy, is_used, cancel) {
+                    // Somebody writes to it whom we may not see.
+                    Err(error) if error.kind() == ErrorKind::InUse && !is_used => {
+                        copy = snapshot.with_file_name("pinned.db");
+                        sqlite::copy_live(live, &copy, true, cancel)?;
+                    }
+                    copied => copied?,
+                }
                 sqlite::merge(&copy, snapshot, wanted, cancel)
             };
             let watch = Watch { monitor: &lifeboat_format::monitor::Silent, ..self.watch };
             let path = path.to_string();
-            let tried = single::with_entry(self.archive, &path, host.temp_dir, request.threads, watch, try_out);
+            let folder = Folder::create(host.temp_dir)?;
+            let tried = single::unpack(self.archive, &path, &folder.0, request.threads, watch)
+                .and_then(|snapshot| try_out(&snapshot));
+            drop(folder);
             match tried {
                 Ok(merged) => self.note_rows(Spot { number, inner: b"", place, path: at }, &stat, merged)?,
                 Err(error) => match error.kind() {
                     ErrorKind::Unsupported | ErrorKind::Usage | ErrorKind::InUse | ErrorKind::Failed => {
                         let next = error.next_step().unwrap_or("restore it with --mode overwrite").to_owned();
                         self.plan.refuse(error.kind(), error.what(), next);
+                    }
+                    ErrorKind::NoSpace => {
+                        let dir = host.temp_dir.display();
+                        let next = format!("make room in {dir}, or name another directory by TMPDIR");
+                        return Err(error.next(next).state("nothing was written, and nothing was stopped"));
                     }
                     _ => return Err(error.state("nothing was written, and nothing was stopped")),
                 },
