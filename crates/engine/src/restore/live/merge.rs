@@ -111,6 +111,9 @@ fn remove(path: &Path) -> Result<()> {
 
 /// Puts what is staged of such databases aside, so that it can be merged as often as it takes.
 pub(super) fn set_apart(terms: &Terms) -> Result<()> {
+    if all(terms).next().is_none() {
+        return Ok(());
+    }
     for staged in all(terms) {
         if !staged.file.exists() {
             continue;
@@ -125,6 +128,9 @@ pub(super) fn set_apart(terms: &Terms) -> Result<()> {
 /// Merges all of them into copies of what is live now, which nobody uses any more.
 pub(super) fn merge(terms: &Terms, cancel: &Cancel) -> Result<Vec<MergedDatabase>> {
     let mut all_merged = Vec::new();
+    if all(terms).next().is_none() {
+        return Ok(all_merged);
+    }
     let sides = Sides::open(terms)?;
     for staged in all(terms) {
         if !staged.snapshot().exists() {

@@ -56,6 +56,9 @@ pub(super) fn find<'a>(archive: &'a Archive, request: &'a LiveRequest, host: &Ho
     let app = configured.or(request.trusted.as_ref());
     let only = parse_all(&request.only, head, app)?;
     let tables = Tables::of(request, head, &only)?;
+    // What rows are known by acts on nothing: it counts though the rest of what the archive says is not trusted.
+    let carried = if app.is_none() && request.mode == Mode::Merge { carried(head)? } else { None };
+    let unused = carried.map(|carried| carried.into_app(&head.app)).transpose()?;
     let mut targets = Targets {
         head,
         app,
@@ -92,8 +95,9 @@ pub(super) fn find<'a>(archive: &'a Archive, request: &'a LiveRequest, host: &Ho
             targets.add_databases(source, globs, host.data_dir)?;
         } else {
             targets.add(source, globs)?;
-            let rows = tables.rows(source, &parts, targets.app);
-            targets.roots.iter_mut().last().into_iter().for_each(|root| root.rows = rows.clone());
+            if let Some(root) = targets.roots.last_mut() {
+                root.rows = tables.rows(source, &parts, app.or(unused.as_ref()));
+            }
         }
     }
     if let (Some(apart), true) = (targets.apart.first(), targets.roots.is_empty()) {

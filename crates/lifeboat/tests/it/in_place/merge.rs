@@ -7,10 +7,10 @@ use std::path::Path;
 use lifeboat_store::testing::{can_run, sweep_some};
 
 use super::Live;
-use super::databases::{configure, without_kept};
+use super::databases::configure;
 use crate::env::{Said, TestEnv};
 use crate::faults::{calls, trace, traced};
-use crate::fidelity::{Tree, assert_same};
+use crate::fidelity::{Tree, assert_same, snapshot};
 
 /// The database that is merged, and another one.
 const DB: &str = "live/app/data/tomo.db";
@@ -91,12 +91,12 @@ fn counts(merge: &serde_json::Value, name: &str) -> [u64; 3] {
 
 /// `restore` with these options is refused with this code and says this; nothing changes.
 fn assert_refused(live: &Live, options: &[&str], code: i32, expected: &str) {
-    let before = live.all();
+    let (before, journals) = (live.all(), live.journals());
     for options in [options.to_vec(), [options, &["--dry-run"]].concat()] {
         let said = live.restore(&options).code(code).stderr;
         assert!(said.contains(expected), "{options:?}: {said}");
         assert_same(&before, &live.all(), &format!("{options:?}"));
-        assert_eq!(live.journals(), Vec::<String>::new());
+        assert_eq!(live.journals(), journals);
     }
 }
 
@@ -111,8 +111,8 @@ fn a_merge_adds_the_rows_that_are_missing_and_tells_what_stays() {
         return;
     }
     let live = tomo();
-    let before = live.all();
-    let temp = live.env.mkdir("temp");
+    let (before, bytes) = (live.all(), live.env.read(DB));
+    let (temp, data) = (live.env.mkdir("temp"), snapshot(&live.env.data_dir()));
     let plan = ["restore", "app.tar.zst", "--only", "db", "--mode", "merge", "--dry-run"];
     let said = live.env.command(plan.iter().chain(&["--json"])).env("TMPDIR", &temp).run().ok();
     assert_tells_keys_only(&said);
@@ -126,7 +126,8 @@ fn a_merge_adds_the_rows_that_are_missing_and_tells_what_stays() {
         assert!(said.contains(line), "{line}: {said}");
     }
     assert_same(&before, &live.all(), "a dry run writes nothing");
-    assert!(!live.env.data_dir().exists() && live.env.names("temp").is_empty());
+    assert_same(&data, &snapshot(&live.env.data_dir()), "not even below the data directory");
+    assert_eq!(live.env.names("temp"), Vec::<String>::new());
     let said = live.env.lifeboat(["restore", "app.tar.zst", "--only", "db", "--mode", "merge"]).code(22).stderr;
     assert!(said.contains("it would add 3 rows in ") && said.contains("tomo.db"), "{said}");
     let schema = |live: &Live| sql(&live.env, DB, "SELECT * FROM sqlite_schema ORDER BY name");
@@ -150,7 +151,8 @@ fn a_merge_adds_the_rows_that_are_missing_and_tells_what_stays() {
     assert!(said.stdout.starts_with("Nothing to restore: nothing is missing."), "{}", said.stdout);
     assert!(said.stderr.contains("1 row of table servers"), "{}", said.stderr);
     live.env.lifeboat(["restore", "--undo", "--force"]).ok();
-    assert_same(&before, &without_kept(live.all()), "undone");
+    assert_eq!(live.env.read(DB), bytes, "undone");
+    assert_eq!(live.app()[&b"data/tomo.db"[..]], before[&b"app/data/tomo.db"[..]]);
     live.env.lifeboat(["restore", "--undo", "--force"]).ok();
     assert_eq!(servers(&live), MERGED);
 }
@@ -230,7 +232,7 @@ fn a_natural_key_gives_ids_anew_where_two_hosts_had_given_the_same() {
     assert!(said.stdout.contains("  servers: 2 added, 1 conflict: host=gamma, port=22"), "{}", said.stdout);
     let query =
         "SELECT s.id, s.host, a.name FROM servers s LEFT JOIN apps a ON a.server_id = s.id ORDER BY s.id, a.name";
-    assert_eq!(sql(&live.env, DB, query), "1|gamma|wiki 2|delta|chat 5|alpha|web 6|beta|mail");
+    assert_eq!(sql(&live.env, DB, query), "1|gamma|wiki 2|delta|chat 4|alpha|web 5|beta|mail");
     assert!(live.restore(&["--mode", "merge"]).ok().stdout.starts_with("Nothing to restore"));
     // A table that refers to it without saying so.
     let live = tomo_with(keys, "", "CREATE TABLE alerts(id INTEGER PRIMARY KEY, server_id INT)");
