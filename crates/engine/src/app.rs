@@ -32,12 +32,14 @@ pub use crate::restore::database::{DatabaseRequest, DatabaseRestored};
 use crate::restore::inspect::Origin;
 use crate::restore::live::{self, Host};
 pub use crate::restore::live::{
-    Consent, Counts, Decision, Kept, LivePlan, LiveReport, LiveRequest, Mode, NotRestored, PlannedDatabase,
-    PlannedRoot, PlannedService, PlannedSpace, PlannedVersion, Prepared, Recovered, Undo, User, Waiting,
+    Consent, Counts, Decision, Kept, LivePlan, LiveReport, LiveRequest, MergedDatabase, Mode, NotRestored,
+    PlannedDatabase, PlannedRoot, PlannedService, PlannedSpace, PlannedVersion, Prepared, Recovered, Undo, User,
+    Waiting,
 };
 pub use crate::runs::LastRun;
 pub use crate::services::{Found, How};
 pub use crate::size::{size, size_of};
+pub use crate::sqlite::MergedTable;
 use crate::{Cancel, Error, ErrorKind, Problem, ProblemClass, Result, backup, freeze, lock, overview, runs};
 
 /// The engine as a surface sees it.
@@ -50,6 +52,8 @@ pub struct App<'a> {
     pub config: Option<Config>,
     /// Where drop-ins for units of systemd go.
     pub systemd_dir: PathBuf,
+    /// Where a plan may try something out; nothing is left there.
+    pub temp_dir: PathBuf,
     /// How the guard of paused services is started.
     pub guard: GuardProgram,
     /// Passwords and keys.
@@ -88,6 +92,7 @@ impl App<'_> {
             config: self.config.as_ref(),
             keys: self.keys(),
             systemd_dir: &self.systemd_dir,
+            temp_dir: &self.temp_dir,
             id: lifeboat_store::durable::random_hex(),
         }
     }

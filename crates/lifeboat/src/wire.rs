@@ -36,6 +36,7 @@ pub(crate) fn app(cli: &Cli, console: &Arc<Console>, cancel: &Cancel) -> Result<
         data_dir: std::path::absolute(&data_dir).unwrap_or(data_dir),
         config,
         systemd_dir: cli.options.systemd_dir.clone().unwrap_or_else(|| SYSTEMD_DIR.into()),
+        temp_dir: variable("TMPDIR").filter(|dir| dir.is_absolute()).unwrap_or_else(|| "/tmp".into()),
         guard: GuardProgram {
             // Where this program was found; without /proc, its name has to do.
             program: std::env::current_exe().unwrap_or_else(|_| "lifeboat".into()),

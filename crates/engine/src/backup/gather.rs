@@ -307,7 +307,10 @@ mod tests {
         let source = |name: &str| {
             let path = dir.path().join(name);
             Connection::open(&path).unwrap().execute_batch("CREATE TABLE t(x)").unwrap();
-            (name.to_owned(), SqliteSource { path, busy_timeout: Duration::from_secs(60) })
+            (
+                name.to_owned(),
+                SqliteSource { path, busy_timeout: Duration::from_secs(60), merge_key: Default::default() },
+            )
         };
         let databases: Vec<_> = ["a", "b", "c", "d"].into_iter().map(source).collect();
         let locks: Vec<Connection> =

@@ -105,7 +105,11 @@ mod tests {
                 lock_timeout: Duration::ZERO,
             })
         };
-        let sqlite = Source::Sqlite(SqliteSource { path: "/x.db".into(), busy_timeout: Duration::ZERO });
+        let sqlite = Source::Sqlite(SqliteSource {
+            path: "/x.db".into(),
+            busy_timeout: Duration::ZERO,
+            merge_key: BTreeMap::new(),
+        });
         let sources = BTreeMap::from([
             ("one".to_owned(), postgres("a", &["app"])),
             ("two".to_owned(), postgres("b", &["app", "more", "lite"])),

@@ -187,6 +187,8 @@ pub struct SqliteSource {
     pub path: PathBuf,
     /// How long a lock is waited for.
     pub busy_timeout: Duration,
+    /// The natural keys of tables, by which their rows are merged.
+    pub merge_key: BTreeMap<String, Vec<String>>,
 }
 
 /// Databases of a PostgreSQL server.

@@ -207,6 +207,10 @@ pub(super) struct Sqlite {
     pub(super) path: At<String>,
     /// How long a lock on the database is waited for. By default `60s`.
     pub(super) busy_timeout: Option<At<String>>,
+    /// Columns by which rows of a table are known in a merge, where its ids
+    /// mean nothing: for each table at least one. By default the primary key.
+    #[serde(default)]
+    pub(super) merge_key: Named<At<Vec<At<String>>>>,
 }
 
 /// Databases of a PostgreSQL server.

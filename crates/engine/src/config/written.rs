@@ -110,6 +110,8 @@ struct WrittenSqlite {
     path: String,
     #[serde(default, skip_serializing_if = "Option::is_none")]
     busy_timeout: Option<String>,
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    merge_key: BTreeMap<String, Vec<String>>,
 }
 
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
@@ -287,6 +289,7 @@ fn source(source: &Source, reader: Reader) -> WrittenSource {
             sqlite: Some(WrittenSqlite {
                 path: text(&sqlite.path),
                 busy_timeout: Some(duration::shown(sqlite.busy_timeout)),
+                merge_key: sqlite.merge_key.clone(),
             }),
             ..WrittenSource::default()
         },

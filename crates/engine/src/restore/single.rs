@@ -2,7 +2,7 @@
 
 use std::fs::File;
 use std::os::fd::AsFd as _;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
 use lifeboat_format::archive::Archive;
 use lifeboat_format::path::EntryPath;
@@ -48,22 +48,30 @@ pub(super) fn with_entry<T>(
         }
         Scratch::create(data_dir, scratch::COPYING)?
     };
-    let unpack = || {
-        let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::CLOEXEC;
-        let folder = rustix::fs::open(&scratch.new, flags, Mode::empty())
-            .map_err(|error| lifeboat_store::Error::io("open", &scratch.new, error))?;
-        let fill = Fill { folders: &[folder.as_fd()], layout: &One(path.as_bytes()), devices: false, threads };
-        fill.run(archive, watch)?;
-        let entry = scratch.new.join(NAME);
-        if entry.symlink_metadata().is_ok_and(|metadata| metadata.is_file()) {
-            return use_it(&entry);
-        }
-        let path = lifeboat_format::path::shown(path.as_bytes());
-        Err(Error::new(ErrorKind::Corrupt, format!("{path} is no file in the archive")))
-    };
-    let done = unpack();
+    let done = unpack(archive, path, &scratch.new, threads, watch).and_then(|entry| use_it(&entry));
     scratch::remove(&scratch.path);
     done
+}
+
+/// Unpacks the entry `path` of `archive` into the private folder `dir`, and compares all of the archive.
+pub(super) fn unpack(
+    archive: &Archive,
+    path: &str,
+    dir: &Path,
+    threads: Option<usize>,
+    watch: Watch<'_>,
+) -> Result<PathBuf> {
+    let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::CLOEXEC;
+    let folder =
+        rustix::fs::open(dir, flags, Mode::empty()).map_err(|error| lifeboat_store::Error::io("open", dir, error))?;
+    let fill = Fill { folders: &[folder.as_fd()], layout: &One(path.as_bytes()), devices: false, threads };
+    fill.run(archive, watch)?;
+    let entry = dir.join(NAME);
+    if entry.symlink_metadata().is_ok_and(|metadata| metadata.is_file()) {
+        return Ok(entry);
+    }
+    let path = lifeboat_format::path::shown(path.as_bytes());
+    Err(Error::new(ErrorKind::Corrupt, format!("{path} is no file in the archive")))
 }
 
 /// Opens such a file.

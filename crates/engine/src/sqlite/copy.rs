@@ -80,6 +80,12 @@ impl Pinned {
         Ok((Copied { file, size, facts }, findings))
     }
 
+    /// Copies it into the file `to`, which is ours, empty and private.
+    pub(crate) fn copy_to(self, to: &Path, cancel: &Cancel) -> Result<()> {
+        let dir = to.parent().unwrap_or(to);
+        self.copy_pages(to, cancel, &|_| {}).map_err(|error| explain(&self.path, dir, &error, cancel))?
+    }
+
     fn copy_pages(&self, to: &Path, cancel: &Cancel, advanced: &dyn Fn(u64)) -> rusqlite::Result<Result<()>> {
         let mut to = for_writing(to)?;
         // It is read by us at once and thrown away with us; nothing has to survive.

@@ -70,9 +70,19 @@ fn wipe_free_pages(path: &Path) -> std::io::Result<()> {
     Ok(())
 }
 
+/// The versions in the header of the database at `path`, and 1 for an empty one.
+pub(super) fn versions(path: &Path) -> std::io::Result<[u8; 2]> {
+    let file = File::open(path)?;
+    let mut versions = [1; 2];
+    if file.metadata()?.len() >= HEADER_BYTES as u64 {
+        file.read_exact_at(&mut versions, VERSIONS_AT)?;
+    }
+    Ok(versions)
+}
+
 /// Sets the versions in the header and returns what they were: in WAL mode
 /// everything would be written twice, and once into another file.
-fn set_versions(path: &Path, versions: [u8; 2]) -> std::io::Result<[u8; 2]> {
+pub(super) fn set_versions(path: &Path, versions: [u8; 2]) -> std::io::Result<[u8; 2]> {
     let file = File::options().read(true).write(true).open(path)?;
     let mut before = versions;
     if file.metadata()?.len() > 0 {

@@ -10,6 +10,7 @@
 mod check;
 mod copy;
 mod exclude;
+mod merge;
 mod open;
 mod pins;
 mod who;
@@ -29,6 +30,8 @@ use crate::processes::{self, Identity};
 use crate::{Error, ErrorKind, Result};
 pub(crate) use check::{Facts, check_at_rest};
 pub(crate) use copy::Copied;
+pub use merge::MergedTable;
+pub(crate) use merge::{Merged, Wanted, copy_live, merge, no_such_table};
 pub(crate) use open::query_value;
 pub(crate) use pins::Guarded;
 

@@ -26,11 +26,25 @@ pub(super) fn live(path: &Path) -> rusqlite::Result<Connection> {
 
 /// To a database that nobody changes: without locks, without files beside it.
 pub(super) fn at_rest(path: &Path) -> rusqlite::Result<Connection> {
-    use std::os::unix::ffi::OsStrExt as _;
     let flags = OpenFlags::SQLITE_OPEN_READ_ONLY | OpenFlags::SQLITE_OPEN_NO_MUTEX | OpenFlags::SQLITE_OPEN_URI;
+    harmless(Connection::open_with_flags(uri(path, "?immutable=1")?, flags)?)
+}
+
+/// To a copy of ours for writing, with `other`, which nobody changes, attached as `schema`.
+pub(super) fn both(copy: &Path, other: &Path, schema: &str) -> rusqlite::Result<Connection> {
+    let flags = OpenFlags::SQLITE_OPEN_READ_WRITE | OpenFlags::SQLITE_OPEN_NO_MUTEX | OpenFlags::SQLITE_OPEN_URI;
+    let connection = Connection::open_with_flags(uri(copy, "")?, flags)?;
+    acts_not(&connection)?;
+    // A kill costs the copy only.
+    connection.execute_batch("PRAGMA synchronous=OFF")?;
+    connection.execute(&format!("ATTACH ?1 AS {schema}"), [uri(other, "?immutable=1")?])?;
+    Ok(connection)
+}
+
+fn uri(path: &Path, query: &str) -> rusqlite::Result<String> {
+    use std::os::unix::ffi::OsStrExt as _;
     let absolute = std::path::absolute(path).map_err(|_| rusqlite::Error::InvalidPath(path.to_owned()))?;
-    let uri = format!("file://{}?immutable=1", percent_encode(absolute.as_os_str().as_bytes(), PLAIN));
-    harmless(Connection::open_with_flags(uri, flags)?)
+    Ok(format!("file://{}{query}", percent_encode(absolute.as_os_str().as_bytes(), PLAIN)))
 }
 
 /// Nothing in the database acts: no triggers, no keys, no functions with effects.

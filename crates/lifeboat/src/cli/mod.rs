@@ -19,6 +19,7 @@ pub(crate) mod init;
 mod json;
 mod list;
 pub(crate) mod man;
+mod merge_lines;
 mod out;
 mod plan_lines;
 pub(crate) mod presets;

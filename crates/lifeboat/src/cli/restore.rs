@@ -22,6 +22,10 @@ Examples:
       Only a part of one source, without asking
   lifeboat restore app-backup-2026-02-24.tar.zst --mode full
       Also delete what the snapshot does not hold; what the backup left out stays
+  lifeboat restore latest --only db --mode merge --dry-run
+      Add the rows of a SQLite database that are missing, and show first how many of which table
+  lifeboat restore latest --tables 'db.server*'
+      Replace single tables of a SQLite database; with --mode merge, add what they lack
   lifeboat restore latest --only db/shop --to-database shop_test
       One database under another name, beside the live one
   lifeboat restore latest --only ldap
@@ -62,9 +66,12 @@ pub(crate) struct Args {
     /// What is done with what exists
     #[arg(long, value_enum, default_value_t, conflicts_with = "to")]
     mode: ModeArg,
-    /// Restore only this source, or what matches GLOB in it, or one database of it; may be repeated
-    #[arg(long, value_name = "SOURCE[/GLOB]", conflicts_with = "to")]
+    /// Restore only this source, or what matches GLOB in it, or one database of it, or a part of the app; may be repeated
+    #[arg(long, value_name = "SOURCE[/GLOB]|PART", conflicts_with = "to")]
     only: Vec<String>,
+    /// Restore only these tables of SQLite databases, with `*` for any letters, and what they refer to
+    #[arg(long, value_name = "[SOURCE.]TABLE", conflicts_with_all = ["decision", "to", "to_database"])]
+    tables: Vec<String>,
     /// Which database a bare file without a manifest is: its source, or one of several of it
     #[arg(long = "as", value_name = "[APP/]SOURCE[/DATABASE]", conflicts_with = "to")]
     as_source: Option<String>,
@@ -136,7 +143,7 @@ pub(super) enum ModeArg {
     Overwrite,
     /// The roots become exactly the snapshot; what the backup left out stays
     Full,
-    /// Only what is missing is added
+    /// Only what is missing is added: files by their path, rows of SQLite databases by their key
     Merge,
 }
 
@@ -223,6 +230,7 @@ fn restore(args: &Args, surface: Surface<'_>) -> Result<u8> {
         archive,
         mode: args.mode.mode(),
         only: args.only.clone(),
+        tables: args.tables.clone(),
         devices: args.devices,
         same_owner: args.same_owner,
         threads: args.threads,

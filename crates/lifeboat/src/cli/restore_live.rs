@@ -11,7 +11,7 @@ use lifeboat_engine::{Error, ErrorKind, Result};
 
 use super::error::Message;
 use super::plan_lines::{PlanLines, plan_entry, plan_line};
-use super::{Surface, exit_code, render, status};
+use super::{Surface, exit_code, merge_lines, render, status};
 
 const UNTOUCHED: &str = "nothing was written, and nothing was stopped";
 
@@ -232,6 +232,7 @@ fn render_effects(plan: &LivePlan, surface: Surface<'_>) {
     if !counted.is_empty() {
         console.info(format_args!("entries: {}", counted.join(", ")));
     }
+    plan.merges.iter().for_each(|merged| merge_lines::show(merged, surface));
     for space in &plan.space {
         let (bytes, free) = (render::size(space.needed_bytes), render::free_space(space.free_bytes));
         console.info(format_args!("staged in {}: {bytes}; free space there: {free}", space.path));
@@ -276,6 +277,7 @@ fn render_report(report: &LiveReport, request: &LiveRequest, surface: Surface<'_
         let already =
             if report.mode == Mode::Merge { "nothing is missing" } else { "everything is as in the snapshot already" };
         console.info(format_args!("Nothing to restore: {already}."));
+        report.merges.iter().for_each(|merged| merge_lines::show(merged, surface));
         conflicts(report, surface);
         not_restored(&report.not_restored, surface);
         return Ok(());
@@ -283,8 +285,16 @@ fn render_report(report: &LiveReport, request: &LiveRequest, surface: Surface<'_
     let files = what(report.counts.files, report.databases.len());
     let is_long = report.counts.files > LISTED_MAX as u64;
     if report.mode == Mode::Merge {
-        let added = render::count(report.counts.new, "entry");
-        console.info(format_args!("Added {added}; everything that existed stays."));
+        let rows = report.merges.iter().flat_map(|merged| &merged.tables).map(|table| table.added).sum::<u64>();
+        let entries = (report.counts.new > 0 || rows == 0).then(|| render::count(report.counts.new, "entry"));
+        let rows = (rows > 0).then(|| render::count(rows, "row"));
+        let added: Vec<String> = entries.into_iter().chain(rows).collect();
+        console.info(format_args!("Added {}; everything that existed stays.", added.join(" and ")));
+        report.merges.iter().for_each(|merged| merge_lines::show(merged, surface));
+        conflicts(report, surface);
+    } else if !report.merges.is_empty() {
+        console.info(format_args!("Restored {files}."));
+        report.merges.iter().for_each(|merged| merge_lines::show(merged, surface));
         conflicts(report, surface);
     } else if report.counts.files == 0 || console.options.quiet || (is_long && !console.options.verbose) {
         console.info(format_args!("Restored {files}."));
@@ -303,7 +313,7 @@ fn render_report(report: &LiveReport, request: &LiveRequest, surface: Surface<'_
         }
     }
     console.info("");
-    render_end(report, request.only.is_empty(), surface);
+    render_end(report, request.only.is_empty() && request.tables.is_empty(), surface);
     Ok(())
 }
 
@@ -325,6 +335,7 @@ fn conflicts(report: &LiveReport, surface: Surface<'_>) {
             if count == 1 { "1 existing entry differs".to_owned() } else { format!("{count} existing entries differ") };
         surface.console.warning(format_args!("{differ} from the snapshot: {named}{more}"));
     }
+    report.merges.iter().for_each(|merged| merge_lines::warn(merged, surface));
 }
 
 fn render_end(report: &LiveReport, is_whole: bool, surface: Surface<'_>) {

@@ -12,6 +12,7 @@ use crate::fidelity::{Tree, assert_same, snapshot};
 mod agreed;
 pub(crate) mod databases;
 mod kept;
+mod merge;
 mod model;
 mod plan;
 mod power;

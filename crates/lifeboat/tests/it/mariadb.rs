@@ -411,7 +411,7 @@ fn a_restore_that_fails_or_is_stopped_leaves_nothing_of_ours() {
     assert_eq!(left.count(), 0);
 }
 
-/// Shows D15.
+/// Shows D15, E9.
 #[test]
 fn in_place_it_is_refused_and_named_with_the_commands_that_do_it_by_hand() {
     const TEST: &str = "in_place_it_is_refused_and_named_with_the_commands_that_do_it_by_hand";
@@ -434,6 +434,8 @@ fn in_place_it_is_refused_and_named_with_the_commands_that_do_it_by_hand() {
         );
         assert_eq!(env.read("conf/a"), b"new");
     }
+    let merge = env.lifeboat(["restore", "a.tar.zst", "--force", "--mode", "merge"]).code(2).stderr;
+    assert!(merge.contains("the source my: databases of a server cannot be merged"), "{merge}");
     let dry = env.lifeboat(["restore", "a.tar.zst", "--dry-run"]).ok().stdout;
     let whole = env.lifeboat(["restore", "a.tar.zst", "--force"]).ok().stdout;
     for said in [&dry, &whole] {

@@ -51,6 +51,21 @@ pub(super) fn sources(
     Ok(placed.into_iter().map(|placed| (placed.name, placed.source)).collect())
 }
 
+fn merge_keys(found: raw::Named<At<Vec<At<String>>>>) -> Checked<BTreeMap<String, Vec<String>>> {
+    let mut keys = BTreeMap::new();
+    for (table, columns) in found.0 {
+        let wrong = |place, what: &str| Err(Wrong::at(place, what));
+        if table.value.is_empty() {
+            return wrong(table.place, "nothing stands here, expected the name of a table");
+        }
+        if columns.value.is_empty() || columns.value.iter().any(|column| column.value.is_empty()) {
+            return wrong(columns.place, "nothing stands here, expected at least one column");
+        }
+        keys.insert(table.value, columns.value.into_iter().map(|column| column.value).collect());
+    }
+    Ok(keys)
+}
+
 fn source(name: String, source: At<raw::Source>, services: &Services, exclude: &[String]) -> Checked<Placed> {
     let (place, source) = (source.place, source.value);
     let kinds = [
@@ -76,7 +91,9 @@ fn source(name: String, source: At<raw::Source>, services: &Services, exclude: &
         if path.file_name().is_none() {
             return Err(Wrong::at(root, "`/` is no database, expected the path of a file"));
         }
-        return Ok(Placed { name, source: Source::Sqlite(SqliteSource { path, busy_timeout }), root, at: None });
+        let merge_key = merge_keys(sqlite.merge_key)?;
+        let source = Source::Sqlite(SqliteSource { path, busy_timeout, merge_key });
+        return Ok(Placed { name, source, root, at: None });
     }
     let files = source.files.ok_or_else(|| Wrong::at(place, "a source has no kind"))?;
     let (root, at) = (files.root.place, files.at.as_ref().map(|at| at.place));

@@ -14,7 +14,7 @@ apps:
     sources:
       conf: { files: { root: /srv/shop/conf, exclude: ["*.tmp"], at: ".", stop: [mailer] } }
       media: { files: { root: /srv/shop/media/, at: state/media/ } }
-      db: { sqlite: { path: /srv/shop/media/shop.db, busy_timeout: 5s } }
+      db: { sqlite: { path: /srv/shop/media/shop.db, busy_timeout: 5s, merge_key: { servers: [host, port] } } }
     services:
       units: [web.service]
       commands:
@@ -68,9 +68,11 @@ fn every_key_of_an_app_is_read() {
     let media = files(&shop.sources["media"]);
     assert_eq!((media.at.as_deref(), &media.exclude[..]), (Some("state/media"), &words("*.log *.tmp")[..]));
     assert_eq!(media.root.as_os_str(), "/srv/shop/media");
-    let db =
-        |path: &str, secs| Source::Sqlite(SqliteSource { path: path.into(), busy_timeout: Duration::from_secs(secs) });
-    assert_eq!(shop.sources["db"], db("/srv/shop/media/shop.db", 5));
+    let db = |path: &str, secs, keys: &[&str]| {
+        let merge_key = keys.iter().map(|table| ((*table).to_owned(), words("host port"))).collect();
+        Source::Sqlite(SqliteSource { path: path.into(), busy_timeout: Duration::from_secs(secs), merge_key })
+    };
+    assert_eq!(shop.sources["db"], db("/srv/shop/media/shop.db", 5, &["servers"]));
     assert_eq!(service_names(&shop.services), ["web.service"]);
     assert_eq!(service_names(&shop.freeze), ["worker", "web.service"]);
     let ServiceKind::Commands { freeze, thaw, .. } = &shop.freeze[0].kind else { panic!("a unit") };
@@ -88,7 +90,7 @@ fn every_key_of_an_app_is_read() {
 
     let plain = &config.apps["plain"];
     assert!(!plain.is_enabled && plain.verify_on_create && plain.freeze.is_empty());
-    assert_eq!(plain.sources["db"], db("/srv/plain.db", 60));
+    assert_eq!(plain.sources["db"], db("/srv/plain.db", 60, &[]));
     assert_eq!(plain.backup_dir.as_deref(), Some(Path::new("/var/backups")), "as the file says for all");
     assert_eq!((&plain.archive_name, plain.compression, &plain.version), (&None, None, &None));
     assert_eq!(plain.freeze_max, Duration::from_secs(300));

@@ -161,7 +161,8 @@ impl Builder<'_> {
         }
         let is_same = self.known.is_some_and(|known| known.is_same_still(at.place, at.path, stamp(&live)))
             && !has_state_in_logs(self.sides.live(at.place), at.path, &live);
-        if is_same || self.terms.mode == Mode::Merge {
+        let stays = self.terms.mode == Mode::Merge && self.terms.roots[at.number].rows.is_none();
+        if is_same || stays {
             return Ok(false);
         }
         self.note_replaced(at, &live, true)?;

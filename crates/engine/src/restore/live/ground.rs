@@ -62,6 +62,11 @@ impl Ground {
         }
     }
 
+    /// Whether anybody is seen to have the file open.
+    pub(super) fn is_open(&self, stat: &Stat) -> bool {
+        !self.holders.of(stat.st_dev, stat.st_ino).is_empty()
+    }
+
     /// Notes who has something at or below `path` mounted elsewhere.
     pub(super) fn note_mounts(&mut self, path: &Path) {
         for mount in self.others.users_of(&self.mounts, path) {

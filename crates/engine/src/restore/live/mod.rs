@@ -18,6 +18,7 @@ mod ground;
 mod journal;
 mod kept;
 mod left_out;
+mod merge;
 mod name;
 mod plan;
 mod recover;
@@ -40,6 +41,7 @@ use serde::Serialize;
 pub use apart::NotRestored;
 pub use kept::{Kept, Undo};
 pub(crate) use kept::{all as kept, discard, keep, undo};
+pub use merge::MergedDatabase;
 pub use plan::{Consent, Counts, LivePlan, PlannedRoot, PlannedService, PlannedSpace, PlannedVersion, User};
 pub use recover::{Decision, Recovered, Waiting};
 pub(crate) use recover::{before_a_run, decide, recover, waiting};
@@ -65,6 +67,8 @@ pub(crate) struct Host<'a> {
     pub(crate) keys: Keys<'a>,
     /// Where drop-ins for units of systemd go.
     pub(crate) systemd_dir: &'a Path,
+    /// Where a plan may try something out.
+    pub(crate) temp_dir: &'a Path,
     /// The id of this run.
     pub(crate) id: String,
 }
@@ -78,6 +82,8 @@ pub struct LiveRequest {
     pub mode: Mode,
     /// `SOURCE` or `SOURCE/GLOB`; none: everything.
     pub only: Vec<String>,
+    /// `[DATABASE.]TABLE` with `*`, of SQLite databases; none: everything.
+    pub tables: Vec<String>,
     /// Whether device nodes are made.
     pub devices: bool,
     /// Whether an owner that cannot be set is a problem instead of a note.
@@ -122,6 +128,8 @@ pub struct LiveReport {
     pub counts: Counts,
     /// The first [`crate::report::LISTED_MAX`] entries that differ and stay (`merge`).
     pub conflicts: Vec<String>,
+    /// What became of the rows of databases that were not replaced as a whole.
+    pub merges: Vec<MergedDatabase>,
     /// Renames that were done; each is all or nothing by itself.
     pub steps: usize,
     /// What was replaced or deleted though it was not there when the plan was made.
@@ -285,6 +293,7 @@ impl Prepared<'_> {
             mode: self.plan.mode,
             counts: self.plan.counts,
             conflicts: self.plan.conflicts.clone(),
+            merges: self.plan.merges.clone(),
             databases: self.plan.databases.iter().map(PlannedDatabase::place).collect(),
             not_restored: self.plan.not_restored.clone(),
             problems: tally.problems(),

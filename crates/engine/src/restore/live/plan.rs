@@ -12,6 +12,7 @@ use lifeboat_format::path::shown;
 use serde::Serialize;
 
 use super::apart::NotRestored;
+use super::merge::MergedDatabase;
 use super::servers::PlannedDatabase;
 use super::terms::{Mode, Terms};
 use crate::config::Keep;
@@ -63,6 +64,8 @@ pub struct LivePlan {
     pub deleted: Vec<String>,
     /// The first [`LISTED_MAX`] that differ and stay as they are (`merge`).
     pub conflicts: Vec<String>,
+    /// What would become of the rows of databases that are not replaced as a whole.
+    pub merges: Vec<MergedDatabase>,
     /// Room on each file system that is written to.
     pub space: Vec<PlannedSpace>,
     /// Services that would be stopped and started again.
@@ -293,7 +296,9 @@ impl LivePlan {
     #[must_use]
     pub fn is_nothing(&self) -> bool {
         let counts = &self.counts;
-        counts.new + counts.overwrite + counts.delete + counts.attributes == 0 && self.databases.is_empty()
+        counts.new + counts.overwrite + counts.delete + counts.attributes == 0
+            && self.databases.is_empty()
+            && !self.merges.iter().any(MergedDatabase::changes)
     }
 
     /// Adds one line to what is counted and listed.
@@ -335,6 +340,7 @@ impl LivePlan {
             let roles: Vec<String> = self.roles.iter().map(|role| shown(role.as_bytes())).collect();
             questions.push(format!("create the roles {}, without passwords", roles.join(", ")));
         }
+        questions.extend(self.merges.iter().filter(|merged| merged.changes()).map(MergedDatabase::line));
         questions.extend(counted(self.counts.overwrite, "overwrite"));
         questions.extend(counted(self.counts.delete, "delete"));
         questions.extend(counted(self.counts.attributes, "change owner, mode or attributes of"));
@@ -454,6 +460,7 @@ mod tests {
                 is_genuine: false,
                 mode: Mode::Overwrite,
                 databases: Vec::new(),
+                merges: Vec::new(),
                 roles: Vec::new(),
                 scripts: Vec::new(),
                 roots: Vec::new(),

@@ -17,7 +17,7 @@ use super::servers;
 use super::stages::{Stages, can_exchange};
 use super::step::{SWAP, Sides, Step};
 use super::terms::{RootKind, Routes, Rules, absolute};
-use super::{Host, LiveReport, LiveRequest, kept};
+use super::{Host, LiveReport, LiveRequest, MergedDatabase, kept, merge};
 use crate::checks::all_hold;
 use crate::config::Keep;
 use crate::health::wait_until_healthy;
@@ -38,6 +38,7 @@ pub(super) struct Run<'a> {
     stages: Option<Stages>,
     appeared: (Vec<String>, u64),
     stopped: Option<Instant>,
+    merges: Vec<MergedDatabase>,
     pause: Duration,
     reload_warning: Option<String>,
 }
@@ -58,6 +59,7 @@ impl<'a> Run<'a> {
             stages: None,
             appeared: Default::default(),
             stopped: None,
+            merges: Vec::new(),
             pause: Duration::ZERO,
             reload_warning: None,
         }
@@ -113,6 +115,7 @@ impl<'a> Run<'a> {
         sides.sync()?;
         watch.cancel.check()?;
         self.check_databases(archive, watch.cancel)?;
+        merge::set_apart(&self.journal.story.header.terms)?;
         self.stage_servers(archive, request, watch)?;
         self.note_services(watch.cancel)?;
         Ok(filled)
@@ -176,6 +179,7 @@ impl<'a> Run<'a> {
             self.stop(cancel)?;
             servers::keep_out(&self.journal.story, cancel)?;
             servers::keep_over(&self.journal.story, cancel)?;
+            self.merges = merge::merge(&self.journal.story.header.terms, cancel)?;
             let built = self.build()?;
             cancel.check()?;
             let at = self.host.clock.timestamp();
@@ -457,6 +461,7 @@ impl<'a> Run<'a> {
         let story = &self.journal.story;
         report.steps = story.steps.len();
         (report.appeared, report.appeared_count) = self.appeared.clone();
+        report.merges.clone_from(&self.merges);
         let stopped = story.services.iter().filter(|found| found.found != Found::Stopped);
         report.services = stopped.map(|found| found.service.name.clone()).collect();
         let was_down = story.starts_all();

@@ -24,6 +24,10 @@ mod look;
 pub use look::PlannedDatabase;
 pub(super) use look::{pattern_of, survey};
 
+/// Why rows of such databases are not merged, and what to do instead.
+pub(super) const NOT_MERGED: (&str, &str) =
+    ("databases of a server cannot be merged", "restore it as a whole, or leave it out with --only");
+
 /// Makes all databases of `terms` beside the live ones, from dumps that were unpacked.
 pub(super) fn stage(
     terms: &Terms,

@@ -1,6 +1,7 @@
 //! Looking at the archive's list and at what is live, for a plan. Changes nothing.
 
 mod removals;
+mod rows;
 
 use std::ffi::OsStr;
 use std::fs::File;
@@ -50,7 +51,7 @@ pub(super) fn plan(
     let targets = target::find(archive, request, host)?;
     let mut survey = Survey::new(archive, &targets, request, host, watch, each)?;
     check_version(&targets, request.ignore_version, watch.cancel, &mut survey.plan)?;
-    let accepts_partial = request.accepts_partial || !request.only.is_empty();
+    let accepts_partial = request.accepts_partial || !request.only.is_empty() || !request.tables.is_empty();
     let mut required = Required::of(&targets, &mut survey.plan, accepts_partial)?;
     if !request.only.is_empty() {
         survey.find_needed()?;
@@ -65,6 +66,7 @@ pub(super) fn plan(
     })?;
     required.finish(&mut survey.plan);
     servers::survey(&targets, request, &host.id, &mut survey.plan, watch.cancel)?;
+    survey.rehearse(request, host)?;
     survey.settle_links()?;
     survey.keep_empty_borders()?;
     if found == 0 {
@@ -101,6 +103,8 @@ struct Survey<'a> {
     one: Option<EntryPath>,
     /// A directory of the snapshot at whose place something else stays.
     conflict: Option<EntryPath>,
+    /// Databases whose rows are merged: the number of the root, and the entry.
+    rows: Vec<(usize, EntryPath)>,
     /// Other names of files, with the file's own place.
     links: Vec<(EntryPath, EntryPath)>,
 }
@@ -139,6 +143,7 @@ impl<'a> Survey<'a> {
             is_genuine: archive.is_genuine(),
             mode: request.mode,
             databases: Vec::new(),
+            merges: Vec::new(),
             roles: Vec::new(),
             scripts: Vec::new(),
             roots: targets.planned.clone(),
@@ -176,6 +181,7 @@ impl<'a> Survey<'a> {
             needs: Vec::new(),
             one: None,
             conflict: None,
+            rows: Vec::new(),
             links: Vec::new(),
         };
         for number in 0..survey.plan.terms.roots.len() {
@@ -397,6 +403,9 @@ impl<'a> Survey<'a> {
         };
         if let Some(stat) = &stat {
             self.plan.known.add(spot.place, &spot.path, stamp(stat), is_same);
+        }
+        if !is_same && self.has_rows(path, spot, stat.as_ref())? {
+            return Ok(Action::Merge);
         }
         let present = match &stat {
             None => Present::Nothing,

@@ -13,11 +13,14 @@ use super::database::{log_of, patterns};
 use super::name::{Name, below};
 use super::plan::PlannedRoot;
 use super::servers;
-use super::terms::{Root, RootKind, Terms, parse_only};
+use super::terms::{Mode, Root, RootKind, Terms, parse_only};
 use super::{Host, LiveRequest};
 use crate::config::{self, AppConfig, Carried};
 use crate::sqlite::LOGS;
 use crate::{Error, ErrorKind, Result};
+use tables::{Part, Tables};
+
+mod tables;
 
 const NOTHING: &str = "nothing was written, and nothing was stopped";
 /// The kind of what was asked of a database, and stands nowhere.
@@ -52,6 +55,10 @@ pub(super) fn find<'a>(archive: &'a Archive, request: &'a LiveRequest, host: &Ho
     let configured = host.config.and_then(|config| config.apps.get(&head.app));
     let app = configured.or(request.trusted.as_ref());
     let only = parse_all(&request.only, head, app)?;
+    let tables = Tables::of(request, head, &only)?;
+    // What rows are known by acts on nothing: it counts though the rest of what the archive says is not trusted.
+    let carried = if app.is_none() && request.mode == Mode::Merge { carried(head)? } else { None };
+    let unused = carried.map(|carried| carried.into_app(&head.app)).transpose()?;
     let mut targets = Targets {
         head,
         app,
@@ -63,27 +70,34 @@ pub(super) fn find<'a>(archive: &'a Archive, request: &'a LiveRequest, host: &Ho
         apart: Vec::new(),
     };
     for source in &head.sources {
-        let globs = only.iter().filter(|(name, _)| *name == source.name);
-        let globs: Vec<&Option<String>> = globs.map(|(_, glob)| glob).collect();
-        if source.details.failed.is_some() || (!only.is_empty() && globs.is_empty()) {
+        let parts: Vec<&Part> = only.iter().filter(|(name, _)| *name == source.name).map(|(_, part)| part).collect();
+        let is_chosen = if only.is_empty() { tables.choose(source) } else { !parts.is_empty() };
+        if source.details.failed.is_some() || !is_chosen {
             continue;
+        }
+        if request.mode == Mode::Merge && source.kind == "mariadb" {
+            let what = format!("the source {}: {}", source.name, servers::NOT_MERGED.0);
+            return Err(Error::new(ErrorKind::Usage, what).state(NOTHING).next(servers::NOT_MERGED.1));
         }
         if let Some(apart) = NotRestored::of(source, app, archive.path()) {
             // Who asks for it by name is not given anything else instead.
-            if !only.is_empty() {
+            if !only.is_empty() || !request.tables.is_empty() {
                 return Err(apart.refusal());
             }
             targets.apart.push(apart);
             continue;
         }
-        let globs = if globs.iter().any(|glob| glob.is_none()) { Vec::new() } else { globs };
-        let globs: Vec<String> = globs.into_iter().flatten().cloned().collect();
+        let globs = if parts.contains(&&Part::All) { &[][..] } else { &parts[..] };
+        let globs: Vec<String> = globs.iter().filter_map(|part| part.glob()).collect();
         if source.kind == EXPORT {
             targets.exports.push(lifeboat_format::path::shown(source.place().as_bytes()));
         } else if source.kind == "postgres" {
             targets.add_databases(source, globs, host.data_dir)?;
         } else {
             targets.add(source, globs)?;
+            if let Some(root) = targets.roots.last_mut() {
+                root.rows = tables.rows(source, &parts, app.or(unused.as_ref()));
+            }
         }
     }
     if let (Some(apart), true) = (targets.apart.first(), targets.roots.is_empty()) {
@@ -111,14 +125,14 @@ pub(crate) fn carried(head: &Head) -> Result<Option<Carried>> {
 
 /// `--only`, each a source of the snapshot with what is wanted of it; the name
 /// of a part of the app stands for what the part holds.
-fn parse_all(only: &[String], head: &Head, app: Option<&AppConfig>) -> Result<Vec<(String, Option<String>)>> {
+fn parse_all(only: &[String], head: &Head, app: Option<&AppConfig>) -> Result<Vec<(String, Part)>> {
     let restored = head.sources.iter().filter(|source| source.kind != EXPORT);
     let names: Vec<&str> = restored.map(|source| source.name.as_str()).collect();
     let mut all = Vec::new();
     for text in only {
         let (name, glob) = parse_only(text)?;
         if names.contains(&name) {
-            all.push((name.to_owned(), glob));
+            all.push((name.to_owned(), glob.map_or(Part::All, Part::Glob)));
             continue;
         }
         let part = app.and_then(|app| Some((app, app.parts.get(name)?)));
@@ -135,14 +149,12 @@ fn parse_all(only: &[String], head: &Head, app: Option<&AppConfig>) -> Result<Ve
             .next(format!("{meant}its sources are: {}", names.join(", "))));
         };
         for (source, patterns) in part {
-            if app.sources.get(source).is_some_and(|source| !matches!(source, config::Source::Files(_))) {
-                let what =
-                    format!("--only {name}: it holds tables of {source}, and single tables cannot be restored yet");
-                return Err(Error::new(ErrorKind::Usage, what)
-                    .state(NOTHING)
-                    .next(format!("restore the whole database with --only {source}")));
-            }
-            all.extend(patterns.iter().map(|pattern| (source.clone(), Some(pattern.clone()))));
+            let of = match app.sources.get(source) {
+                Some(config::Source::Files(_)) | None => Part::Glob,
+                Some(config::Source::Sqlite(_)) => Part::Table,
+                Some(_) => return Err(tables::refused(&format!("--only {name}"), source)),
+            };
+            all.extend(patterns.iter().map(|pattern| (source.clone(), of(pattern.clone()))));
         }
     }
     Ok(all)
@@ -220,6 +232,7 @@ impl Targets<'_> {
             path: Name::of(&path),
             server: None,
             only,
+            rows: None,
             include: source.details.include.clone(),
             exclude,
             lost: lost(self.head),

@@ -16,6 +16,7 @@ use crate::pg::swap::Swap;
 use crate::report::Selection;
 use crate::restore::fill::Layout;
 use crate::source::matcher::Matcher;
+use crate::sqlite::Wanted;
 use crate::{Error, ErrorKind, Result};
 
 /// What a restore in place does with what exists already.
@@ -97,6 +98,9 @@ pub(super) struct Root {
     pub(super) server: Option<String>,
     /// Patterns of what is restored, relative to the root; none: all of it.
     pub(super) only: Vec<String>,
+    /// What is wanted of the rows of a database that is not replaced as a whole.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub(super) rows: Option<Wanted>,
     /// What the backup took and left out, by its own patterns and by those configured now.
     pub(super) include: Vec<String>,
     pub(super) exclude: Vec<Vec<String>>,

@@ -85,3 +85,19 @@ fn a_format_is_asked_for_by_the_run() {
     env.lifeboat(["backup", "conf", "--schema-only"]).code(2);
     assert!(!env.path("none.tar.zst").exists());
 }
+
+/// Shows E9.
+#[test]
+fn a_database_of_a_server_is_not_merged_and_no_single_table_of_it_restored() {
+    const TEST: &str = "a_database_of_a_server_is_not_merged_and_no_single_table_of_it_restored";
+    let Some(cluster) = Cluster::shared(TEST) else { return };
+    let (served, _) = shop(cluster, "merge");
+    served.env.lifeboat(["backup", "shop", "-o", "shop.tar.zst"]).ok();
+    for (options, expected) in [
+        (&["--mode", "merge"][..], "the source db: databases of a server cannot be merged"),
+        (&["--only", "db", "--tables", "goods"], "--tables goods: db has no SQLite database"),
+    ] {
+        let said = served.force(options).code(2).stderr;
+        assert!(said.contains(expected), "{said}");
+    }
+}

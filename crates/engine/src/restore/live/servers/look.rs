@@ -9,7 +9,7 @@ use super::super::plan::LivePlan;
 use super::super::step::{REMOVED, SWAP};
 use super::super::target::Targets;
 use super::super::terms::{Mode, Over, Root, RootKind, Terms, absolute};
-use super::place_of;
+use super::{NOT_MERGED, place_of};
 use crate::pg::facts::{self, Database};
 use crate::pg::inplace::{self, InPlace};
 use crate::pg::swap::{self, Exchange, Swap};
@@ -157,8 +157,8 @@ struct Look<'a> {
 impl Look<'_> {
     fn source(&mut self, wanted: &Wanted<'_>) -> Result<()> {
         if self.request.mode == Mode::Merge {
-            let what = format!("the source {}: databases of a server cannot be merged", wanted.source.name);
-            self.plan.refuse(ErrorKind::Usage, what, "restore it as a whole, or leave it out with --only");
+            let what = format!("the source {}: {}", wanted.source.name, NOT_MERGED.0);
+            self.plan.refuse(ErrorKind::Usage, what, NOT_MERGED.1);
             return Ok(());
         }
         let mut server = wanted.server.clone();
