@@ -182,7 +182,7 @@ impl Archive {
             tar.next()?;
             let mut manifest = Reader::new(tar);
             manifest.head()?;
-            read(&mut Records { from: Origin::Manifest(manifest), last: None })
+            read(&mut Records { from: Origin::Manifest(Box::new(manifest)), last: None })
         })
     }
 
@@ -251,7 +251,7 @@ pub struct Records<'a, 'u> {
 
 /// What they are read from.
 enum Origin<'a, 'u> {
-    Manifest(Reader<Tar<'a, 'u>>),
+    Manifest(Box<Reader<Tar<'a, 'u>>>),
     /// The one that there is.
     One(Box<Option<(EntryPath, Record)>>),
 }

@@ -366,7 +366,9 @@ impl Sealed {
         let file = At { file: Arc::clone(&self.file), at: 0 };
         let reader: Box<dyn Plaintext> = match &self.unlocked {
             Unlocked::Openssl(unlocked) => Box::new(openssl::Reader::new(file, unlocked)?),
-            Unlocked::Age(stream, _) | Unlocked::Gcm(stream) => Box::new(stream::Reader::new(file, Arc::clone(stream))?),
+            Unlocked::Age(stream, _) | Unlocked::Gcm(stream) => {
+                Box::new(stream::Reader::new(file, Arc::clone(stream))?)
+            }
         };
         Ok(Box::new(Followed { sealed: Arc::clone(self), reader, at: 0 }))
     }

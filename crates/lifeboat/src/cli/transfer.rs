@@ -71,6 +71,9 @@ pub(super) struct ImportArgs {
     /// Restore only this source or part, or what matches GLOB in it; may be repeated
     #[arg(long, value_name = "PART|SOURCE[/GLOB]")]
     only: Vec<String>,
+    /// Of SQLite databases: only this table, and what it refers to; `*` stands for any letters; may be repeated
+    #[arg(long, value_name = "[SOURCE.]TABLE")]
+    tables: Vec<String>,
     /// Do not ask before existing things are overwritten, deleted or stopped
     #[arg(long)]
     force: bool,
@@ -114,7 +117,8 @@ pub(super) fn export(args: &ExportArgs, surface: Surface<'_>) -> Result<u8> {
         bare: false,
         schema_only: false,
         format: None,
-        output: Some(args.output.clone().or(dir).unwrap_or_else(|| working_dir.clone())),
+        // With a slash at its end it is a directory, also one that is not there yet.
+        output: Some(args.output.clone().or(dir.map(|dir| dir.join(""))).unwrap_or_else(|| working_dir.clone())),
         compression: None,
         level: None,
         encryption: SealRequest {
@@ -144,8 +148,13 @@ pub(super) fn import(args: &ImportArgs, surface: Surface<'_>) -> Result<u8> {
         None if asks => ask_mode(surface)?,
         None => Mode::Full,
     };
-    let only = if asks && args.only.is_empty() { ask_parts(&archive, surface)? } else { args.only.clone() };
-    let request = LiveRequest { archive: archive.clone(), mode, only, ..LiveRequest::default() };
+    let only = if asks && args.only.is_empty() && args.tables.is_empty() {
+        ask_parts(&archive, surface)?
+    } else {
+        args.only.clone()
+    };
+    let request =
+        LiveRequest { archive: archive.clone(), mode, only, tables: args.tables.clone(), ..LiveRequest::default() };
     let agreed = restore_live::Agreed { force: args.force, unauthenticated, config: args.trust_config };
     let code = restore_live::run(request, agreed, args.dry_run, surface)?;
     let changes = args.new_password || args.new_password_file.is_some();

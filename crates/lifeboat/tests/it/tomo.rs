@@ -45,7 +45,11 @@ impl Host {
         // A program in place of the unit; it notes what it was told.
         let text = std::fs::read_to_string(env.path("lifeboat.yaml")).unwrap();
         let log = env.path("service.log").display().to_string();
-        let script = env.write("service.sh", format!("echo \"$1\" >> {log}\n"));
+        let runs = env.write("running", "").display().to_string();
+        let script = format!(
+            "echo \"$1\" >> {log}\ncase $1 in stop) rm -f {runs};; start) touch {runs};; status) test -e {runs};; esac\n"
+        );
+        let script = env.write("service.sh", script);
         let command = |what: &str| format!("{what}: [sh, {}, {what}]", script.display());
         let commands = ["stop", "start", "status"].map(command).join(", ");
         let commands = format!("commands: {{ tomo.service: {{ {commands} }} }}");
@@ -166,6 +170,35 @@ fn without_options_it_asks() {
     import.send_line("y").unwrap();
     import.exp_eof().unwrap();
     host.assert_restored(&rows);
+}
+
+/// Shows E9, E10.
+#[test]
+fn a_merge_adds_what_is_missing_and_a_part_leaves_the_rest() {
+    let Some(host) = host("a_merge_adds_what_is_missing_and_a_part_leaves_the_rest") else { return };
+    host.run("backup export --output b.enc --password-file ./secret.txt").ok();
+    // Beta is gone, its number is another's, and a setting and a file were changed.
+    let changed = "DELETE FROM applications WHERE id = 2; DELETE FROM servers WHERE id = 2; \
+                   INSERT INTO servers VALUES (2, 'gamma.example', 22, 'gamma'); \
+                   UPDATE settings SET value = 'light' WHERE key = 'theme'; DELETE FROM settings WHERE key = 'language'";
+    host.env.run("sqlite3", ["tomo/tomo.db", changed]).ok();
+    host.env.write("tomo/config/tomo.toml", "port = 9090\n");
+    std::fs::remove_file(host.env.path("tomo/credentials/alpha.key")).unwrap();
+    host.run("backup import b.enc --password-file ./secret.txt --mode merge --only servers --force").ok();
+    let servers = "SELECT host FROM servers ORDER BY host";
+    let found = host.env.run("sqlite3", ["tomo/tomo.db", servers]).ok().stdout;
+    assert_eq!(found, "alpha.example\nbeta.example\ngamma.example\n");
+    assert_eq!(host.text("tomo/credentials/alpha.key"), "an encrypted key");
+    assert_eq!(host.text("tomo/config/tomo.toml"), "port = 9090\n", "that belongs to the settings");
+    let settings = "SELECT key, value FROM settings ORDER BY key";
+    assert_eq!(host.env.run("sqlite3", ["tomo/tomo.db", settings]).ok().stdout, "theme|light\n");
+    host.run("backup import b.enc --password-file ./secret.txt --mode merge --force").ok();
+    assert_eq!(host.env.run("sqlite3", ["tomo/tomo.db", settings]).ok().stdout, "language|en\ntheme|light\n");
+    let of_beta =
+        "SELECT a.name FROM applications a JOIN servers s ON s.id = a.server_id WHERE s.host = 'beta.example'";
+    assert_eq!(host.env.run("sqlite3", ["tomo/tomo.db", of_beta]).ok().stdout, "shop\n");
+    host.run("backup import b.enc --password-file ./secret.txt --mode full --only settings --force").ok();
+    assert_eq!(host.text("tomo/config/tomo.toml"), "port = 8080\n");
 }
 
 /// Shows E8.

@@ -31,8 +31,8 @@ use super::{Host, LiveRequest};
 use crate::exec::command_line;
 use crate::report::{Action, PlanLine, Watch};
 use crate::restore::inspect;
-use crate::services::Found;
-use crate::{Error, ErrorKind, Result, beneath, checks, ours};
+use crate::services::{Found, Service};
+use crate::{Cancel, Error, ErrorKind, Result, beneath, checks, ours};
 
 /// Who is told of the lines of a plan.
 pub(super) type EachLine<'a> = &'a mut dyn FnMut(PlanLine) -> Result<()>;
@@ -109,6 +109,20 @@ struct Survey<'a> {
     links: Vec<(EntryPath, EntryPath)>,
 }
 
+/// The services that would be stopped, as they are now. An app that is down as
+/// a whole runs afterwards where it is to be asked.
+fn planned(services: &[Service], targets: &Targets<'_>, cancel: &Cancel) -> Result<Vec<PlannedService>> {
+    let mut planned = Vec::with_capacity(services.len());
+    for service in services {
+        let found = service.found(Some(cancel))?;
+        planned.push(PlannedService { name: service.name.clone(), found, runs_then: found != Found::Stopped });
+    }
+    let is_down = planned.iter().all(|service| !service.runs_then);
+    let is_asked = targets.app.is_some_and(|app| checks::ask_the_app(&app.health, &app.after_restore));
+    planned.iter_mut().for_each(|service| service.runs_then |= is_down && is_asked);
+    Ok(planned)
+}
+
 impl<'a> Survey<'a> {
     fn new(
         archive: &'a Archive,
@@ -121,14 +135,7 @@ impl<'a> Survey<'a> {
         let services = targets.app.map(|app| app.services.clone()).unwrap_or_default();
         let identity = archive.path().metadata().map_or((0, 0), |metadata| (metadata.dev(), metadata.ino()));
         let terms = Terms { mode: request.mode, roots: targets.roots.clone(), archive: identity, ..Terms::default() };
-        let mut planned = Vec::with_capacity(services.len());
-        for service in &services {
-            let found = service.found(Some(watch.cancel))?;
-            planned.push(PlannedService { name: service.name.clone(), found, runs_then: found != Found::Stopped });
-        }
-        let is_down = planned.iter().all(|service| !service.runs_then);
-        let is_asked = targets.app.is_some_and(|app| checks::ask_the_app(&app.health, &app.after_restore));
-        planned.iter_mut().for_each(|service| service.runs_then |= is_down && is_asked);
+        let planned = planned(&services, targets, watch.cancel)?;
         let keep = request.keep_replaced.or(targets.app.map(|app| app.keep_replaced)).unwrap_or_default();
         let carried = if targets.is_configured { None } else { target::carried(targets.head)? };
         let mut lacks = targets.lacks.clone();
