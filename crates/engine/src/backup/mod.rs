@@ -23,6 +23,7 @@ use jiff::Timestamp;
 use lifeboat_format::archive::verify::Verdict;
 use lifeboat_format::archive::{Archive, Captured, pipeline, verify};
 use lifeboat_format::capture::Entries as _;
+use lifeboat_format::model::Sha256;
 use lifeboat_format::monitor::{Monitor as _, Silent};
 use lifeboat_format::path::EntryPath;
 use lifeboat_format::record::{self, Head};
@@ -108,6 +109,8 @@ struct Made {
     path: PathBuf,
     head: Head,
     size_bytes: u64,
+    /// The sum of the file, where it was taken already.
+    sum: Option<Sha256>,
     verified: bool,
     left_out: LeftOut,
     failed: Vec<FailedSource>,
@@ -270,13 +273,13 @@ impl Run<'_> {
             head::tell_unmatched(&self.job, self.request, excluded, self.tally);
         }
         let head = head::of(self, sources, read.captured.totals(), finished);
-        let (archive, verified) = self.make_archive(read.captured, &head, &tools)?;
+        let (archive, sum, verified) = self.make_archive(read.captured, &head, &tools)?;
         let size_bytes = archive.len();
         let path =
             archive.publish(self.target.names(), ARCHIVE_MODE).map_err(|error| self.target.not_published(error))?;
         let (left_out, failed, databases) = (read.left_out, failures.0, reports);
         let pauses = self.pauses.take().pauses;
-        Ok(Made { path, head, size_bytes, verified, left_out, failed, databases, exports, pauses })
+        Ok(Made { path, head, size_bytes, sum, verified, left_out, failed, databases, exports, pauses })
     }
 
     /// Reads everything into a spool. When it returns, nothing of the sources is held any more.
@@ -371,15 +374,26 @@ impl Run<'_> {
         self.request.verify_on_create.unwrap_or(self.job.app.is_none_or(|app| app.verify_on_create))
     }
 
-    /// The archive without a name yet, and whether it was read back.
-    fn make_archive(&self, captured: Captured, head: &Head, tools: &[Tools]) -> Result<(Unnamed, bool)> {
+    /// The archive without a name yet, its sum where something is to stand beside
+    /// it, and whether it was read back.
+    fn make_archive(
+        &self,
+        captured: Captured,
+        head: &Head,
+        tools: &[Tools],
+    ) -> Result<(Unnamed, Option<Sha256>, bool)> {
         let target = &self.target;
-        let archive = captured.finish(&target.dir, head).map_err(|error| target.not_written(error.into()))?;
+        let made = if ship::needs_sum(self) {
+            captured.finish_summed(&target.dir, head, self.cancel).map(|(archive, sum)| (archive, Some(sum)))
+        } else {
+            captured.finish(&target.dir, head).map(|archive| (archive, None))
+        };
+        let (archive, sum) = made.map_err(|error| target.not_written(error.into()))?;
         if self.verifies() {
             self.read_back(&archive, head, tools)?;
         }
         self.cancel.check().map_err(|error| target.not_written(error.into()))?;
-        Ok((archive, self.verifies()))
+        Ok((archive, sum, self.verifies()))
     }
 
     fn read_back(&self, archive: &Unnamed, head: &Head, tools: &[Tools]) -> Result<()> {
@@ -416,7 +430,7 @@ impl Run<'_> {
     }
 
     fn report(&self, made: Made, shipped: Vec<Shipped>) -> BackupReport {
-        let Made { path, head, size_bytes, verified, left_out, failed, databases, exports, pauses } = made;
+        let Made { path, head, size_bytes, sum: _, verified, left_out, failed, databases, exports, pauses } = made;
         BackupReport {
             archive: path,
             id: head.id,

@@ -14,6 +14,7 @@ mod manifest;
 mod pack;
 pub mod pipeline;
 mod spool;
+mod summed;
 mod tar;
 mod unit;
 pub mod verify;
