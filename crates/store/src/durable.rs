@@ -21,7 +21,7 @@ const STAND_IN_PREFIX: &str = ".lifeboat-";
 /// And how it ends.
 const STAND_IN_SUFFIX: &str = ".tmp";
 /// How much is copied between files in one step.
-const COPY_STEP_BYTES: u64 = 32 << 20;
+const COPY_STEP_BYTES: u64 = 4 << 20;
 
 /// A file without a final name: gone when it is dropped, unless published.
 #[derive(Debug)]
@@ -114,17 +114,19 @@ impl Unnamed {
     }
 
     /// Appends the whole of `other`, which gives up its space as it goes, so
-    /// that the two together need little more than the larger one.
+    /// that the two together need little more than the larger one. `grown` is
+    /// told how long this file is, step by step.
     ///
     /// # Errors
     /// When the system refuses.
-    pub fn append_all_of(&mut self, other: Unnamed) -> Result<()> {
+    pub fn append_all_of(&mut self, other: Unnamed, grown: &dyn Fn(u64)) -> Result<()> {
         let mut from = 0;
         while from < other.len {
             let step = (other.len - from).min(COPY_STEP_BYTES);
             self.append_range(&other, from, step)?;
             other.give_up(from, step);
             from += step;
+            grown(self.len);
         }
         Ok(())
     }
@@ -406,7 +408,7 @@ mod tests {
         from.patch(0, b"head").unwrap();
         let mut to = Unnamed::create(dir.path()).unwrap();
         to.append(b"first").unwrap();
-        to.append_all_of(from).unwrap();
+        to.append_all_of(from, &|_| {}).unwrap();
         let path = to.publish(["out".to_owned()], 0o600).unwrap();
         let written = std::fs::read(path).unwrap();
         assert_eq!(&written[..9], b"firsthead");

@@ -113,7 +113,7 @@ fn finish(
     write_manifest(&path, &manifest_text(&head, &record))?;
     let (left_out, failed, pauses) = (LeftOut::default(), Vec::new(), run.pauses.take().pauses);
     let exports = Vec::new();
-    Ok(Made { path, head, facts: None, size_bytes, verified, left_out, failed, databases, exports, pauses })
+    Ok(Made { path, head, facts: None, size_bytes, sum: None, verified, left_out, failed, databases, exports, pauses })
 }
 
 /// The content of `item` in a file that has no name yet, and its sum.

@@ -25,6 +25,7 @@ use lifeboat_format::archive::verify::Verdict;
 use lifeboat_format::archive::{Archive, Captured, pipeline, verify};
 use lifeboat_format::capture::Entries as _;
 use lifeboat_format::envelope::{Facts, Seal};
+use lifeboat_format::model::Sha256;
 use lifeboat_format::monitor::{Monitor as _, Silent};
 use lifeboat_format::path::EntryPath;
 use lifeboat_format::record::{self, Head};
@@ -120,12 +121,24 @@ struct Made {
     /// What is known of its envelope.
     facts: Option<Facts>,
     size_bytes: u64,
+    /// The sum of the file, where it was taken already.
+    sum: Option<Sha256>,
     verified: bool,
     left_out: LeftOut,
     failed: Vec<FailedSource>,
     databases: Vec<DatabaseReport>,
     exports: Vec<ExportedReport>,
     pauses: Vec<Pause>,
+}
+
+/// An archive that has no name yet.
+struct Sealed {
+    archive: Unnamed,
+    /// What is known of its envelope.
+    facts: Option<Facts>,
+    /// Its sum, where that was taken already.
+    sum: Option<Sha256>,
+    verified: bool,
 }
 
 /// Backs up what `request` asks for into one archive.
@@ -284,7 +297,7 @@ impl Run<'_> {
             head::tell_unmatched(&self.job, self.request, excluded, self.tally);
         }
         let head = head::of(self, sources, read.captured.totals(), finished);
-        let (archive, facts, verified) = self.make_archive(read.captured, &head, &tools)?;
+        let Sealed { archive, facts, sum, verified } = self.make_archive(read.captured, &head, &tools)?;
         let size_bytes = archive.len();
         let path =
             archive.publish(self.target.names(), ARCHIVE_MODE).map_err(|error| self.target.not_published(error))?;
@@ -293,7 +306,7 @@ impl Run<'_> {
         }
         let (left_out, failed, databases) = (read.left_out, failures.0, reports);
         let pauses = self.pauses.take().pauses;
-        Ok(Made { path, head, facts, size_bytes, verified, left_out, failed, databases, exports, pauses })
+        Ok(Made { path, head, facts, size_bytes, sum, verified, left_out, failed, databases, exports, pauses })
     }
 
     /// Reads everything into a spool. When it returns, nothing of the sources is held any more.
@@ -388,8 +401,8 @@ impl Run<'_> {
         self.request.verify_on_create.unwrap_or(self.job.app.is_none_or(|app| app.verify_on_create))
     }
 
-    /// The archive without a name yet, what is known of its envelope, and whether it was read back.
-    fn make_archive(&self, captured: Captured, head: &Head, tools: &[Tools]) -> Result<(Unnamed, Option<Facts>, bool)> {
+    /// The archive without a name yet, and whether it was read back.
+    fn make_archive(&self, captured: Captured, head: &Head, tools: &[Tools]) -> Result<Sealed> {
         let target = &self.target;
         let failed = |error: lifeboat_format::Error| target.not_written(error.into());
         let written = PathBuf::from(WRITTEN);
@@ -397,7 +410,12 @@ impl Run<'_> {
             let file = archive.file().try_clone().map_err(|error| Error::new(ErrorKind::Failed, error.to_string()))?;
             Archive::of_file(file, &written).map_err(|error| self.unreadable(error))
         };
-        let plain = captured.finish(&target.dir, head).map_err(failed)?;
+        let made = if self.seal.is_none() && ship::needs_sum(self) {
+            captured.finish_summed(&target.dir, head, self.cancel).map(|(archive, sum)| (archive, Some(sum)))
+        } else {
+            captured.finish(&target.dir, head).map(|archive| (archive, None))
+        };
+        let (plain, sum) = made.map_err(failed)?;
         let (archive, facts) = match &self.seal {
             None => {
                 if self.verifies() {
@@ -420,7 +438,7 @@ impl Run<'_> {
             }
         };
         self.cancel.check().map_err(|error| target.not_written(error.into()))?;
-        Ok((archive, facts, self.verifies()))
+        Ok(Sealed { archive, facts, sum, verified: self.verifies() })
     }
 
     /// What was just written does not open.
@@ -458,7 +476,7 @@ impl Run<'_> {
     }
 
     fn report(&self, made: Made, shipped: Vec<Shipped>) -> BackupReport {
-        let Made { path, head, facts, size_bytes, verified, left_out, failed, databases, exports, pauses } = made;
+        let Made { path, head, facts, size_bytes, sum: _, verified, left_out, failed, databases, exports, pauses } = made;
         BackupReport {
             archive: path,
             envelope: facts.as_ref().map(|facts| facts.envelope.name()),

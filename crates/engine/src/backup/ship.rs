@@ -76,17 +76,25 @@ fn arrived(destination: &Destination, path: &Path) -> Shipped {
     Shipped { destination: destination.name.clone(), path, error: None }
 }
 
+/// Whether the sum of the snapshot is asked for: by its sidecar, or to compare copies with it.
+pub(super) fn needs_sum(run: &Run<'_>) -> bool {
+    !run.job.destinations.is_empty() || (run.target.has_sidecar && !run.request.bare)
+}
+
 /// Writes what stands beside the snapshot, and copies both to the other destinations.
 ///
 /// # Errors
 /// On cancel, or when the sidecar of the first cannot be written: the snapshot is there then.
 pub(super) fn ship(run: &Run<'_>, made: &Made, reachable: &Reachable<'_>) -> Result<Vec<Shipped>> {
     let (path, is_bare) = (&made.path, run.request.bare);
-    if reachable.usable.is_empty() && (is_bare || !run.target.has_sidecar) {
+    if !needs_sum(run) {
         return Ok(Vec::new());
     }
     let is_kept = |error: Error| error.state(format!("{} is whole, and stays", path.display()));
-    let (size, sum) = sidecar::sum(path, run.cancel).map_err(is_kept)?;
+    let (size, sum) = match made.sum {
+        Some(sum) => (made.size_bytes, sum.to_string()),
+        None => sidecar::sum(path, run.cancel).map_err(is_kept)?,
+    };
     let form = if is_bare { "bare" } else { "archive" };
     let sidecar = Sidecar::new(&made.head, form, made.facts.as_ref(), size, sum);
     if !is_bare {

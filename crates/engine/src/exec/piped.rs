@@ -3,6 +3,8 @@
 
 use std::io::{self, Read, Write};
 use std::process::{ChildStdin, ChildStdout};
+use std::thread;
+use std::time::Duration;
 
 use rustix::event::PollFlags;
 use rustix::fs::OFlags;
@@ -14,6 +16,17 @@ use crate::{Error, ErrorKind, Result};
 /// How much a program may be ahead of us, in bytes: what Linux allows everyone.
 const PIPE_BYTES: usize = 1 << 20;
 
+/// What a pipe holds where nobody asked for another size.
+const USUAL_PIPE_BYTES: usize = 64 << 10;
+
+/// How long an empty pipe that holds `bytes` is left alone before it is looked at
+/// again. A program writes a few KiB at a time, and to be woken for each of them
+/// costs both sides more than to carry them. It is a quarter of the time in which
+/// a byte each nanosecond fills the pipe, so that no program waits for us.
+fn nap(bytes: usize) -> Duration {
+    Duration::from_nanos(bytes as u64 / 4)
+}
+
 /// What a program prints. The end comes when it has ended with status 0, and
 /// not before; however else it ends, the last read fails with how, and with the
 /// last lines that it said on stderr. Errors are our [`Error`] in an
@@ -21,6 +34,8 @@ const PIPE_BYTES: usize = 1 << 20;
 pub(crate) struct Stream {
     attended: Attended,
     output: ChildStdout,
+    /// How long the pipe is left alone when it is empty.
+    nap: Duration,
     /// How it ended: what every further read says.
     over: Option<std::result::Result<(), (ErrorKind, String)>>,
 }
@@ -31,20 +46,25 @@ impl Stream {
         let output = output.ok_or_else(|| attended.failed(&io::ErrorKind::BrokenPipe.into()))?;
         // A program that need not wait while we compress what it said is done sooner. Where the system
         // allows no more than usual, that does.
-        rustix::pipe::fcntl_setpipe_size(&output, PIPE_BYTES).map(drop).unwrap_or(());
+        let pipe_bytes = rustix::pipe::fcntl_setpipe_size(&output, PIPE_BYTES).unwrap_or(USUAL_PIPE_BYTES);
         let flags = rustix::fs::fcntl_getfl(&output)
             .and_then(|flags| rustix::fs::fcntl_setfl(&output, flags | OFlags::NONBLOCK));
         flags.map_err(|error| attended.failed(&error.into()))?;
-        Ok(Self { attended, output, over: None })
+        Ok(Self { attended, output, nap: nap(pipe_bytes), over: None })
     }
 
     fn pull(&mut self, buffer: &mut [u8]) -> Result<usize> {
+        let mut has_napped = false;
         loop {
             match self.output.read(buffer) {
                 Ok(0) => return self.attended.succeed().map(|()| 0),
                 Ok(read) => {
                     self.attended.check_now_and_then()?;
                     return Ok(read);
+                }
+                Err(error) if error.kind() == io::ErrorKind::WouldBlock && !has_napped => {
+                    thread::sleep(self.nap);
+                    has_napped = true;
                 }
                 Err(error) if error.kind() == io::ErrorKind::WouldBlock => {
                     self.attended.check()?;

@@ -17,7 +17,7 @@ const CUSTOM: u64 = 1;
 /// The longest part of the list of contents that is waited for, in bytes.
 const PART_MAX: usize = 64 << 20;
 /// What ends the data of a table.
-const END: &[u8] = b"\\.\n\n\n";
+const END: [u8; 5] = *b"\\.\n\n\n";
 /// How many of the lines are that.
 const END_LINES: u64 = 3;
 
@@ -76,7 +76,7 @@ struct Table {
     name: Option<String>,
     lines: u64,
     /// The last bytes.
-    tail: Vec<u8>,
+    tail: [u8; END.len()],
     /// Whether what passes are large objects, of which there are several.
     is_objects: bool,
 }
@@ -153,6 +153,9 @@ impl Counter {
     fn go_through(&mut self, bytes: &[u8]) {
         let mut rest = bytes;
         while !rest.is_empty() && self.at != At::Lost {
+            if self.at == At::Length {
+                rest = self.whole_pieces(rest);
+            }
             if let At::Piece(left) = self.at {
                 let count = usize::try_from(left).unwrap_or(usize::MAX).min(rest.len());
                 self.table.see(&rest[..count]);
@@ -172,6 +175,23 @@ impl Counter {
                 }
             }
         }
+    }
+
+    /// Goes through the pieces that `bytes` begins with, as far as they are whole,
+    /// and gives back what follows. There is a piece for every row, so that most of
+    /// a dump passes here; whatever else it is than that, is left to the others.
+    fn whole_pieces<'b>(&mut self, bytes: &'b [u8]) -> &'b [u8] {
+        let mut rest = bytes;
+        while let ([0, a, b, c, d, after @ ..], 4) = (rest, self.int_bytes) {
+            let length = usize::try_from(u32::from_le_bytes([*a, *b, *c, *d])).unwrap_or(usize::MAX);
+            if length == 0 || length > after.len() {
+                break;
+            }
+            let piece;
+            (piece, rest) = after.split_at(length);
+            self.table.see(piece);
+        }
+        rest
     }
 
     /// Reads the next part that is no data, and says what comes then.
@@ -273,12 +293,21 @@ impl Table {
         if self.name.is_none() {
             return;
         }
-        self.lines += bytes.iter().filter(|byte| **byte == b'\n').count() as u64;
-        let last = &bytes[bytes.len().saturating_sub(END.len())..];
-        self.tail.extend_from_slice(last);
-        let unwanted = self.tail.len().saturating_sub(END.len());
-        self.tail.drain(..unwanted);
+        self.lines += lines(bytes);
+        if let Some(last) = bytes.last_chunk() {
+            self.tail = *last;
+        } else {
+            self.tail.rotate_left(bytes.len());
+            self.tail[END.len() - bytes.len()..].copy_from_slice(bytes);
+        }
     }
+}
+
+/// How many lines end in `bytes`. Summed up in bytes, which the compiler makes
+/// instructions of that look at many of them at once.
+fn lines(bytes: &[u8]) -> u64 {
+    let ends = |part: &[u8]| part.iter().fold(0_u8, |sum, byte| sum.wrapping_add(u8::from(*byte == b'\n')));
+    bytes.chunks(usize::from(u8::MAX)).map(|part| u64::from(ends(part))).sum()
 }
 
 #[cfg(test)]

@@ -16,6 +16,7 @@ mod pack;
 pub mod pipeline;
 mod sparse;
 mod spool;
+mod summed;
 mod tar;
 mod unit;
 pub mod verify;

@@ -3,13 +3,15 @@
 
 use std::path::Path;
 
+use lifeboat_store::Cancel;
 use lifeboat_store::durable::Unnamed;
 
 use super::codec::{self, Compression, Encoder};
 use super::pack::Packed;
+use super::summed::summed;
 use super::{MANIFEST_NAME, UNIT_BYTES, header, padding};
 use crate::Result;
-use crate::model::{Entry, EntryKind, FileTime, Xattrs};
+use crate::model::{Entry, EntryKind, FileTime, Sha256, Xattrs};
 use crate::path::EntryPath;
 use crate::record::{Head, Totals};
 
@@ -239,8 +241,23 @@ impl Captured {
     /// # Errors
     /// When it cannot be written.
     pub fn finish(self, dir: &Path, head: &Head) -> Result<Unnamed> {
-        let mut out =
-            Output { file: Unnamed::create(dir)?, frames: Vec::new(), encoder: Encoder::new(self.compression)? };
+        let mut file = Unnamed::create(dir)?;
+        self.write_to(&mut file, head, &|_| {})?;
+        Ok(file)
+    }
+
+    /// The same, with the sum of all of the archive.
+    ///
+    /// # Errors
+    /// When it cannot be written or read back, or on cancel.
+    pub fn finish_summed(self, dir: &Path, head: &Head, cancel: &Cancel) -> Result<(Unnamed, Sha256)> {
+        let mut file = Unnamed::create(dir)?;
+        let sum = summed(&mut file, cancel, |file, grown| self.write_to(file, head, grown))?;
+        Ok((file, sum))
+    }
+
+    fn write_to(self, file: &mut Unnamed, head: &Head, grown: &dyn Fn(u64)) -> Result<()> {
+        let mut out = Output { file, grown, frames: Vec::new(), encoder: Encoder::new(self.compression)? };
         let mut json = serde_json::to_string(head).expect("a head has nothing that JSON lacks");
         assert_eq!(json.pop(), Some('}'), "a head is a JSON object");
         json.push_str(",\"files\":[\n");
@@ -259,17 +276,19 @@ impl Captured {
         if let Compression::Zstd(_) = self.compression {
             out.file.append(&codec::seek_table(&out.frames))?;
         }
-        Ok(out.file)
+        Ok(())
     }
 }
 
-struct Output {
-    file: Unnamed,
+struct Output<'a> {
+    file: &'a mut Unnamed,
+    /// Told how long the file is while another is copied into it.
+    grown: &'a dyn Fn(u64),
     frames: Vec<(u32, u32)>,
     encoder: Encoder,
 }
 
-impl Output {
+impl Output<'_> {
     fn unit(&mut self, raw: &[u8]) -> Result<()> {
         let mut frame = Vec::new();
         self.encoder.encode(raw, &mut frame)?;
@@ -279,7 +298,7 @@ impl Output {
     }
 
     fn append(&mut self, spool: Unnamed, frames: &[(u32, u32)]) -> Result<()> {
-        self.file.append_all_of(spool)?;
+        self.file.append_all_of(spool, self.grown)?;
         self.frames.extend_from_slice(frames);
         Ok(())
     }
