@@ -359,7 +359,7 @@ pub struct VerifyReport {
     pub bytes: u64,
     /// The first place where the archive itself is damaged.
     pub damage: Option<String>,
-    /// Dumps of databases that only their sums were compared of, and why.
+    /// That it is not authenticated, and dumps of databases that only their sums were compared of, and why.
     pub notes: Vec<String>,
     /// How long it took.
     #[serde(rename = "seconds", serialize_with = "as_seconds")]

@@ -302,7 +302,9 @@ impl Run<'_> {
         let path =
             archive.publish(self.target.names(), ARCHIVE_MODE).map_err(|error| self.target.not_published(error))?;
         if let Some(hmac) = facts.as_ref().and_then(|facts| facts.hmac.as_ref()) {
-            sidecar::write_hmac(&path, hmac)?;
+            let is_kept =
+                |error: Error| error.state(format!("{} is whole, and stays, without its HMAC", path.display()));
+            sidecar::write_hmac(&path, hmac).map_err(is_kept)?;
         }
         let (left_out, failed, databases) = (read.left_out, failures.0, reports);
         let pauses = self.pauses.take().pauses;

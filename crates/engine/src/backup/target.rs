@@ -43,11 +43,14 @@ impl Target {
         let compression = compression(request, job, output.as_deref())?;
         let is_dir = |path: &Path| path.is_dir() || path.as_os_str().as_encoded_bytes().ends_with(b"/");
         let is_bare = request.bare;
+        let envelope = request.encryption.envelope(job.app);
+        // Of what is encrypted nothing else tells what it is, nor how its key is derived.
+        let is_encrypted = envelope.is_some();
         let target = match output {
             Some(path) if !is_dir(&path) => {
                 let name = path.file_name().unwrap_or_default().to_owned();
                 let dir = path.parent().unwrap_or(&request.working_dir).to_owned();
-                let has_sidecar = destination::is_marked(&dir);
+                let has_sidecar = is_encrypted || destination::is_marked(&dir);
                 Self { dir, compression, has_sidecar, is_bare, name: Name::Exact(name) }
             }
             dir => {
@@ -58,7 +61,7 @@ impl Target {
                 let suffix = if request.bare {
                     bare::suffix(job, is_schema_only).to_owned()
                 } else {
-                    naming::suffix(compression.suffix(), request.encryption.envelope(job.app))
+                    naming::suffix(compression.suffix(), envelope)
                 };
                 let configured = job.app.and_then(|app| app.backup_dir.as_deref());
                 // `.` is wherever somebody is; only an absolute directory is a place for archives.
@@ -68,11 +71,11 @@ impl Target {
                 let dir = dir.or_else(|| first.or(backup_dir).map(Path::to_owned));
                 let dir = dir.unwrap_or_else(|| request.working_dir.clone());
                 // Also where a destination was named as a directory: there only a sidecar makes it known.
-                let has_sidecar = is_place || destination::is_marked(&dir);
+                let has_sidecar = is_encrypted || is_place || destination::is_marked(&dir);
                 Self { dir, compression, has_sidecar, is_bare, name: Name::Dated { stem, time, suffix } }
             }
         };
-        target.refuse_misleading_name(request.encryption.envelope(job.app))?;
+        target.refuse_misleading_name(envelope)?;
         target.refuse_taken_name()?;
         Ok(target)
     }

@@ -44,6 +44,14 @@ pub enum SecretFrom {
 }
 
 impl Encryption {
+    /// The variable of the environment that holds the password.
+    pub(super) fn variable(&self) -> Option<&str> {
+        match &self.password {
+            Some(SecretFrom::Env(name)) => Some(name),
+            _ => None,
+        }
+    }
+
     /// The files that hold secrets.
     pub(super) fn secret_files(&self) -> impl Iterator<Item = &PathBuf> {
         let password = match &self.password {

@@ -23,7 +23,7 @@ pub use crate::mariadb::Server as MariadbServer;
 pub use crate::pg::Server;
 use crate::report::CompressionKind;
 use crate::services::{Reload, Service};
-use crate::{Error, ErrorKind, Result};
+use crate::{Error, ErrorKind, Result, exec};
 
 mod check;
 mod databases;
@@ -390,6 +390,8 @@ impl Config {
             Error::new(ErrorKind::Usage, what).state("nothing was changed").next("correct that line and try again")
         })?;
         let check::Found { data_dir, apps, destinations } = found;
+        let encryptions = apps.values().filter_map(|app| app.encryption.as_ref());
+        encryptions.filter_map(Encryption::variable).for_each(exec::withhold);
         Ok(Self { path: path.to_owned(), data_dir, apps, destinations })
     }
 

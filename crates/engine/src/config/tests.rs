@@ -290,6 +290,7 @@ fn the_nearest_word_is_found_only_where_it_is_near() {
 }
 
 mod carried;
+mod encryption;
 mod exports;
 mod keys;
 mod looked;

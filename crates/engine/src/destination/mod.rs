@@ -15,6 +15,7 @@ use lifeboat_store::durable::{self, Unnamed};
 use crate::config::{Config, Destination};
 use crate::mounts::Mounts;
 use crate::{Cancel, Error, ErrorKind, Result, lock, ours};
+use sidecar::Sidecar;
 
 /// The file in a destination that says what the directory is.
 pub(crate) const MARKER: &str = ".lifeboat-destination";
@@ -159,15 +160,22 @@ pub(crate) fn places(config: &Config, app: Option<&str>, working_dir: &Path) -> 
 /// Whether the file at `path`, in a directory that archives go to, is an
 /// archive or a bare database of ours, or stands beside one. Its content decides.
 pub(crate) fn is_ours(path: &Path) -> bool {
+    is_archive(path)
+        || path.file_name().is_some_and(|name| name == MARKER)
+        || listing::is_bare(path)
+        || listing::is_bare_manifest(path)
+}
+
+/// Whether the file at `path` is an archive of ours, or stands beside one. Its
+/// content decides; of an encrypted one, which tells nothing, its sidecar.
+pub(crate) fn is_archive(path: &Path) -> bool {
     use std::os::unix::ffi::OsStrExt as _;
-    if !path.symlink_metadata().is_ok_and(|metadata| metadata.is_file()) {
-        return false;
+    let Some(metadata) = path.symlink_metadata().ok().filter(std::fs::Metadata::is_file) else { return false };
+    if !ours::has_archive_name(path.file_name().unwrap_or_default().as_bytes()) {
+        return sidecar::is_one(path) || sidecar::is_hmac(path);
     }
-    let name = path.file_name().unwrap_or_default().as_bytes();
-    if ours::has_archive_name(name) {
-        return Archive::open(path).is_ok_and(|archive| archive.head().is_some());
-    }
-    name == MARKER.as_bytes() || sidecar::is_one(path) || listing::is_bare(path) || listing::is_bare_manifest(path)
+    Archive::open(path).is_ok_and(|archive| archive.head().is_some())
+        || Sidecar::read(path).is_some_and(|sidecar| sidecar.is_encrypted() && sidecar.size == metadata.len())
 }
 
 /// Free bytes where `dir` is, or will be.

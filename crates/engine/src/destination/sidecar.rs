@@ -18,8 +18,12 @@ use crate::{Cancel, Result, ours};
 
 /// The format that this version writes.
 const FORMAT: &str = "lifeboat-archive/1";
+/// The envelope of what is not encrypted.
+const PLAIN: &str = "none";
 /// The most that a sidecar may hold.
 const SIZE_MAX_BYTES: usize = 4 << 10;
+/// How the name of an HMAC ends.
+const HMAC_SUFFIX: &str = ".hmac";
 /// What is read of an HMAC.
 const HMAC_MAX_BYTES: u64 = 1 << 10;
 /// What is read of something that claims to be one.
@@ -74,12 +78,17 @@ impl Sidecar {
             outcome: head.outcome,
             failed_sources: failed.map(|source| source.name.clone()).collect(),
             form: form.to_owned(),
-            envelope: facts.map_or("none", |facts| facts.envelope.name()).to_owned(),
+            envelope: facts.map_or(PLAIN, |facts| facts.envelope.name()).to_owned(),
             iterations: facts.and_then(|facts| facts.iterations),
             key_id: facts.and_then(|facts| facts.key_id.clone()),
             size,
             sha256,
         }
+    }
+
+    /// Whether its archive is encrypted.
+    pub(crate) fn is_encrypted(&self) -> bool {
+        self.envelope != PLAIN
     }
 
     fn text(&self) -> Vec<u8> {
@@ -127,14 +136,18 @@ impl Sidecar {
 /// The path of what authenticates the archive at `path`, where its envelope does not.
 pub(crate) fn hmac_path_of(path: &Path) -> PathBuf {
     let mut name = path.as_os_str().to_owned();
-    name.push(".hmac");
+    name.push(HMAC_SUFFIX);
     name.into()
 }
 
 /// The line of the HMAC beside the archive at `path`, if there is one.
 pub(crate) fn hmac_of(path: &Path) -> Option<String> {
+    line_of(&hmac_path_of(path))
+}
+
+fn line_of(hmac: &Path) -> Option<String> {
     let mut text = String::new();
-    File::open(hmac_path_of(path)).ok()?.take(HMAC_MAX_BYTES).read_to_string(&mut text).ok()?;
+    File::open(hmac).ok()?.take(HMAC_MAX_BYTES).read_to_string(&mut text).ok()?;
     Some(text.lines().next().unwrap_or_default().trim().to_owned())
 }
 
@@ -155,6 +168,14 @@ pub(crate) fn is_one(path: &Path) -> bool {
     let name = path.file_name().unwrap_or_default().as_encoded_bytes();
     let is_named_so = name.strip_suffix(b".json").is_some_and(ours::has_archive_name);
     is_named_so && Sidecar::parse(path).is_some()
+}
+
+/// Whether the file at `path` is the HMAC of an archive.
+pub(crate) fn is_hmac(path: &Path) -> bool {
+    let name = path.file_name().unwrap_or_default().as_encoded_bytes();
+    let is_named_so = name.strip_suffix(HMAC_SUFFIX.as_bytes()).is_some_and(ours::has_archive_name);
+    is_named_so
+        && line_of(path).is_some_and(|line| line.len() == 64 && line.bytes().all(|byte| byte.is_ascii_hexdigit()))
 }
 
 /// Size and SHA-256 of the file at `path`.

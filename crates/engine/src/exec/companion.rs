@@ -7,7 +7,7 @@ use std::time::{Duration, Instant};
 
 use rustix::event::PollFlags;
 
-use super::{GRACE, PAUSE_MAX, PAUSE_MIN, is_ready};
+use super::{GRACE, PAUSE_MAX, PAUSE_MIN, is_ready, withhold_from};
 use crate::Cancel;
 
 /// A program that runs beside us and is spoken to in lines. It is in our
@@ -36,10 +36,12 @@ pub(crate) enum Heard {
 }
 
 impl Companion {
-    /// Starts `program`, with our environment.
+    /// Starts `program`, with our environment but for what is secret in it.
     #[expect(clippy::disallowed_methods, reason = "this is the one place that starts programs")]
     pub(crate) fn start(program: &Path, arguments: &[String]) -> io::Result<Self> {
-        let mut child = Command::new(program)
+        let mut command = Command::new(program);
+        withhold_from(&mut command);
+        let mut child = command
             .args(arguments)
             .current_dir("/")
             .stdin(Stdio::piped())

@@ -16,10 +16,12 @@ mod secret;
 #[cfg(test)]
 mod tests;
 
+use std::collections::BTreeSet;
 use std::io;
 use std::os::fd::AsFd;
 use std::os::unix::process::ExitStatusExt as _;
-use std::process::{ExitStatus, Stdio};
+use std::process::{Command, ExitStatus, Stdio};
+use std::sync::{Mutex, PoisonError};
 use std::time::Duration;
 
 use lifeboat_format::path::shown;
@@ -39,6 +41,25 @@ pub(crate) const NO_TIMEOUT: Duration = Duration::MAX;
 const GRACE: Duration = Duration::from_secs(2);
 const PAUSE_MIN: Duration = Duration::from_millis(1);
 const PAUSE_MAX: Duration = Duration::from_millis(20);
+
+/// Variables of our environment that hold a password, or say where it is. No
+/// program that we start needs them, and each could show or keep them.
+const WITHHELD: [&str; 3] = ["LIFEBOAT_PASSWORD", "LIFEBOAT_PASSWORD_FILE", "LIFEBOAT_PASSWORD_COMMAND"];
+/// More of them, as `lifeboat.yaml` names them.
+static MORE_WITHHELD: Mutex<BTreeSet<String>> = Mutex::new(BTreeSet::new());
+
+/// From here on no program that is started gets the variable `name` of our environment.
+pub(crate) fn withhold(name: &str) {
+    MORE_WITHHELD.lock().unwrap_or_else(PoisonError::into_inner).insert(name.to_owned());
+}
+
+/// Takes what is secret from the environment that `command` will have from us.
+fn withhold_from(command: &mut Command) {
+    let more = MORE_WITHHELD.lock().unwrap_or_else(PoisonError::into_inner);
+    for name in WITHHELD.into_iter().chain(more.iter().map(String::as_str)) {
+        command.env_remove(name);
+    }
+}
 
 /// A program, its arguments, and how long it may take.
 pub(crate) struct Tool<'a> {

@@ -8,7 +8,7 @@ use std::time::{Duration, Instant};
 use rustix::process::{Pid, Signal};
 
 use super::said::Said;
-use super::{GRACE, PAUSE_MAX, PAUSE_MIN, Tool};
+use super::{GRACE, PAUSE_MAX, PAUSE_MIN, Tool, withhold_from};
 
 /// A child in a process group of its own. Dropping it ends the group, unless
 /// the child was seen to end by itself.
@@ -24,6 +24,7 @@ impl Running {
     pub(super) fn start(tool: &Tool<'_>, stdin: Stdio, stdout: Stdio, stderr: &Said) -> io::Result<Self> {
         let (program, arguments) = tool.argv.split_first().ok_or(io::ErrorKind::InvalidInput)?;
         let mut command = Command::new(program);
+        withhold_from(&mut command);
         for name in tool.unset {
             command.env_remove(name);
         }

@@ -132,3 +132,18 @@ fn a_program_that_is_not_there_is_named() {
         assert!(argv.is_empty() || error.what().ends_with("tool a\\nb: No such file or directory"), "{error}");
     }
 }
+
+/// Shows E3.
+#[test]
+#[expect(clippy::disallowed_methods, reason = "looks at a command and does not start it")]
+fn what_is_secret_in_our_environment_is_taken_from_it() {
+    super::withhold("PASSWORD_OF_A_TEST");
+    let mut command = std::process::Command::new("none");
+    command.env("KEPT", "x");
+    super::withhold_from(&mut command);
+    let removed: Vec<_> = command.get_envs().filter(|(_, value)| value.is_none()).map(|(name, _)| name).collect();
+    for name in ["LIFEBOAT_PASSWORD", "LIFEBOAT_PASSWORD_FILE", "LIFEBOAT_PASSWORD_COMMAND", "PASSWORD_OF_A_TEST"] {
+        assert!(removed.contains(&std::ffi::OsStr::new(name)), "{name}");
+    }
+    assert!(!removed.contains(&std::ffi::OsStr::new("KEPT")));
+}

@@ -70,6 +70,8 @@ pub struct Keyring {
 struct State {
     /// The password that was given, once it was read: a pipe is read only once.
     password: Option<Secret>,
+    /// What was read as `lifeboat.yaml` says: a program may ask a person.
+    read: Vec<(SecretFrom, Secret)>,
     /// What a person answered.
     asked: Vec<Secret>,
     /// Archives that were opened, so that no key is derived twice.
@@ -111,6 +113,15 @@ impl Keyring {
     }
 
     fn read(&self, from: &SecretFrom) -> Result<Secret> {
+        if let Some((_, known)) = self.state().read.iter().find(|(known, _)| known == from) {
+            return Ok(known.clone());
+        }
+        let secret = self.read_now(from)?;
+        self.state().read.push((from.clone(), secret.clone()));
+        Ok(secret)
+    }
+
+    fn read_now(&self, from: &SecretFrom) -> Result<Secret> {
         match from {
             SecretFrom::File(path) => secret::of_password_file(path),
             SecretFrom::Command(argv) => secret::of_command(argv, &self.cancel),
@@ -123,9 +134,9 @@ impl Keyring {
 
     fn ask(&self, question: Question<'_>) -> Result<Option<Secret>> {
         let Some(ask) = &self.ask else { return Ok(None) };
+        secret::protect();
         let answer = ask(question)?;
         if let Some(answer) = &answer {
-            secret::protect();
             self.state().asked.push(answer.clone());
         }
         Ok(answer)

@@ -89,22 +89,19 @@ fn unlock(keys: Keys<'_>, file: File, envelope: Envelope, path: &Path, may_ask: 
         envelope::open(Arc::clone(&file), path, tried, &beside, &keys.ring.cancel).map_err(Error::from)
     };
     let app = sidecar.as_ref().map(|sidecar| sidecar.app.as_str());
-    let mut opened = Err(none(envelope, path));
-    // A mistake in one of the ways to a key must not hide that another opens it.
-    let mut mistakes = Vec::new();
-    for (candidates, iterations) in candidates(keys, envelope, app, &mut mistakes) {
-        opened = attempt(&candidates, iterations);
-        if !matches!(&opened, Err(error) if error.kind() == ErrorKind::WrongKey) {
-            break;
-        }
-    }
+    let mut search = Search { attempt: &attempt, opened: None, mistakes: Vec::new() };
+    try_all(keys, envelope, app, &mut search);
+    let Search { opened, mistakes, .. } = search;
+    let was_tried = opened.is_some();
+    let mut opened = opened.unwrap_or_else(|| Err(none(envelope, path)));
     let mut failed = 0;
-    while may_ask && failed < ATTEMPTS && matches!(&opened, Err(error) if error.kind() == ErrorKind::WrongKey) {
+    while may_ask && failed < ATTEMPTS && is_wrong_key(&opened) {
         let Some(answer) = keys.ring.ask(Question::Of { file: path, failed })? else { break };
         opened = attempt(&[Key::Password(answer)], None);
         failed += 1;
     }
-    let sealed = opened.map_err(|error| explain(error, envelope, path, mistakes))?;
+    let mistake = mistakes.into_iter().next().filter(|_| !was_tried && failed == 0);
+    let sealed = opened.map_err(|error| explain(error, envelope, path, mistake))?;
     let sealed = Arc::new(sealed);
     keys.ring.state().opened.push((stamp, Arc::clone(&sealed)));
     Ok(sealed)
@@ -117,13 +114,17 @@ fn none(envelope: Envelope, path: &Path) -> Error {
     )
 }
 
-fn explain(error: Error, envelope: Envelope, path: &Path, mistakes: Vec<Error>) -> Error {
+fn is_wrong_key(opened: &Result<Sealed>) -> bool {
+    matches!(opened, Err(error) if error.kind() == ErrorKind::WrongKey)
+}
+
+/// What kept a key from being tried says more than that there is none.
+fn explain(error: Error, envelope: Envelope, path: &Path, mistake: Option<Error>) -> Error {
     let error = error.about(path);
     if error.kind() != ErrorKind::WrongKey {
         return error;
     }
-    // What kept a key from being tried says more than that there is none.
-    if let Some(mistake) = mistakes.into_iter().next() {
+    if let Some(mistake) = mistake {
         return mistake;
     }
     error.next(match envelope {
@@ -133,67 +134,73 @@ fn explain(error: Error, envelope: Envelope, path: &Path, mistakes: Vec<Error>) 
     })
 }
 
-/// What may open an archive of `app` in `envelope`, best first, each with the iterations that go with it.
-fn candidates(
-    keys: Keys<'_>,
-    envelope: Envelope,
-    app: Option<&str>,
-    mistakes: &mut Vec<Error>,
-) -> Vec<(Vec<Key>, Option<u32>)> {
-    let mut found = Vec::new();
-    let mut add = |key: Result<Option<Key>>, iterations: Option<u32>| match key {
-        Ok(Some(key)) => found.push((vec![key], iterations)),
-        Ok(None) => {}
-        Err(error) => mistakes.push(error),
-    };
+/// What was tried so far.
+struct Search<'a> {
+    attempt: &'a dyn Fn(&[Key], Option<u32>) -> Result<Sealed>,
+    opened: Option<Result<Sealed>>,
+    /// Why keys could not be had. One of them must not hide that another opens it.
+    mistakes: Vec<Error>,
+}
+
+impl Search<'_> {
+    /// Tries a key, with the iterations that go with it. Once one was right, no
+    /// other is even read: that may ask a person, or run a program.
+    fn with(&mut self, key: impl FnOnce() -> Result<Option<Key>>, iterations: Option<u32>) {
+        if self.opened.as_ref().is_some_and(|opened| !is_wrong_key(opened)) {
+            return;
+        }
+        match key() {
+            Ok(Some(key)) => self.opened = Some((self.attempt)(&[key], iterations)),
+            Ok(None) => {}
+            Err(error) => self.mistakes.push(error),
+        }
+    }
+
+    fn with_identities(&mut self, file: &Path) {
+        self.with(|| secret::of_identity_file(file).map(|all| Some(Key::Identities(all))), None);
+    }
+
+    fn with_key_file(&mut self, file: &Path, iterations: Option<u32>) {
+        self.with(|| secret::of_key_file(file).map(|line| Some(Key::Password(line))), iterations);
+    }
+}
+
+/// Tries what may open an archive of `app` in `envelope`, best first.
+fn try_all(keys: Keys<'_>, envelope: Envelope, app: Option<&str>, search: &mut Search<'_>) {
     let (ring, config) = (keys.ring, keys.config);
-    for file in &ring.identity_files {
-        if envelope == Envelope::Age {
-            add(secret::of_identity_file(file).map(|all| Some(Key::Identities(all))), None);
-        }
+    match envelope {
+        Envelope::Age => ring.identity_files.iter().for_each(|file| search.with_identities(file)),
+        Envelope::Openssl | Envelope::Gcm => ring.key_files.iter().for_each(|file| search.with_key_file(file, None)),
     }
-    for file in &ring.key_files {
-        if envelope != Envelope::Age {
-            add(secret::of_key_file(file).map(|line| Some(Key::Password(line))), None);
-        }
-    }
-    add(ring.given().map(|given| given.map(Key::Password)), None);
-    for answer in &ring.state().asked {
-        add(Ok(Some(Key::Password(answer.clone()))), None);
-    }
+    search.with(|| ring.given().map(|given| given.map(Key::Password)), None);
+    let asked = ring.state().asked.clone();
+    asked.into_iter().for_each(|answer| search.with(|| Ok(Some(Key::Password(answer))), None));
     let apps = config.into_iter().flat_map(|config| config.apps.values());
     let is_meant = |name: &str| app.is_none_or(|app| app == name);
     for encryption in apps.filter(|app| is_meant(&app.name)).filter_map(|app| app.encryption.as_ref()) {
-        configured(keys, encryption, envelope, &mut add);
+        try_configured(keys, encryption, envelope, search);
     }
-    found
 }
 
-fn configured(
-    keys: Keys<'_>,
-    encryption: &Encryption,
-    envelope: Envelope,
-    add: &mut impl FnMut(Result<Option<Key>>, Option<u32>),
-) {
-    let iterations = encryption.iterations;
+fn try_configured(keys: Keys<'_>, encryption: &Encryption, envelope: Envelope, search: &mut Search<'_>) {
+    let iterations = encryption.iterations.filter(|_| encryption.envelope == envelope);
+    // A recipient's host has no identity, and need not.
+    let is_there = |file: &&std::path::PathBuf| file.exists();
     match envelope {
-        Envelope::Age => {
-            for file in encryption.identity_file.iter().chain(&encryption.old_key_files) {
-                // A recipient's host has no identity, and need not.
-                if file.exists() {
-                    add(secret::of_identity_file(file).map(|all| Some(Key::Identities(all))), None);
-                }
-            }
-        }
+        Envelope::Age => encryption.identity_file.iter().filter(is_there).for_each(|file| search.with_identities(file)),
         Envelope::Openssl | Envelope::Gcm => {
-            for file in encryption.key_file.iter().chain(&encryption.old_key_files) {
-                if file.exists() {
-                    add(secret::of_key_file(file).map(|line| Some(Key::Password(line))), iterations);
-                }
-            }
+            encryption.key_file.iter().filter(is_there).for_each(|file| search.with_key_file(file, iterations));
         }
     }
     if let Some(from) = &encryption.password {
-        add(keys.ring.read(from).map(|secret| Some(Key::Password(secret))), iterations);
+        search.with(|| keys.ring.read(from).map(|secret| Some(Key::Password(secret))), iterations);
+    }
+    for file in encryption.old_key_files.iter().filter(is_there) {
+        // Of `age`, either may have been used before.
+        if envelope == Envelope::Age && secret::holds_identities(file) {
+            search.with_identities(file);
+        } else {
+            search.with_key_file(file, iterations);
+        }
     }
 }

@@ -28,8 +28,10 @@ const OTHERS_READ: u32 = 0o044;
 /// From here on there is a secret in memory: it is not to be written into a core dump.
 pub(super) fn protect() {
     let limit = getrlimit(Resource::Core);
+    // One byte is less than any dump has; and unlike 0, it also keeps the kernel from handing one to a program.
+    let current = Some(limit.maximum.unwrap_or(1).min(1));
     // Where the system refuses, nothing is worse than before.
-    setrlimit(Resource::Core, Rlimit { current: Some(0), ..limit }).unwrap_or(());
+    setrlimit(Resource::Core, Rlimit { current, ..limit }).unwrap_or(());
 }
 
 fn wrong(what: impl Into<String>) -> Error {
@@ -40,12 +42,27 @@ fn read(from: &Path) -> Result<Zeroizing<Vec<u8>>> {
     protect();
     let mut bytes = Zeroizing::new(Vec::new());
     let read = File::open(from).and_then(|file| file.take(MAX_BYTES).read_to_end(&mut bytes));
-    read.map_err(|error| {
-        let kind =
-            if error.kind() == std::io::ErrorKind::PermissionDenied { ErrorKind::Denied } else { ErrorKind::WrongKey };
-        Error::new(kind, store::Error::io("read", from, error).to_string())
-    })?;
+    read.map_err(|error| unreadable(from, error))?;
     Ok(bytes)
+}
+
+fn unreadable(from: &Path, error: std::io::Error) -> Error {
+    let kind =
+        if error.kind() == std::io::ErrorKind::PermissionDenied { ErrorKind::Denied } else { ErrorKind::WrongKey };
+    Error::new(kind, store::Error::io("read", from, error).to_string())
+}
+
+/// The first line that comes. What comes after it is not waited for: whoever
+/// writes it may keep the pipe open.
+fn first_line(from: impl std::io::Read) -> std::io::Result<Option<Secret>> {
+    let mut line = Zeroizing::new(Vec::with_capacity(1 << 10));
+    for byte in from.take(MAX_BYTES).bytes() {
+        match byte? {
+            b'\n' => break,
+            byte => line.push(byte),
+        }
+    }
+    Ok(Secret::first_line(&line))
 }
 
 pub(super) fn of_password_file(path: &Path) -> Result<Secret> {
@@ -56,7 +73,9 @@ pub(super) fn of_password_file(path: &Path) -> Result<Secret> {
 pub(super) fn of_fd(number: u32) -> Result<Secret> {
     // Opened anew, not taken over: whoever gave it may use it for more.
     let path = PathBuf::from(format!("/dev/fd/{number}"));
-    Secret::first_line(&read(&path)?).ok_or_else(|| wrong(format!("nothing came from the file descriptor {number}")))
+    protect();
+    let line = File::open(&path).and_then(first_line).map_err(|error| unreadable(&path, error))?;
+    line.ok_or_else(|| wrong(format!("nothing came from the file descriptor {number}")))
 }
 
 pub(super) fn of_command(argv: &[String], cancel: &Cancel) -> Result<Secret> {
@@ -109,6 +128,11 @@ pub(super) fn of_key_file(path: &Path) -> Result<Secret> {
         return Err(wrong(format!("the first line of {}, which should be the key, is empty", path.display())));
     }
     Ok(Secret::new(line.to_vec()))
+}
+
+/// Whether a file is one of identities of `age`, and not of a password.
+pub(super) fn holds_identities(path: &Path) -> bool {
+    read(path).is_ok_and(|bytes| bytes.split(|byte| *byte == b'\n').any(|line| line.starts_with(b"AGE-SECRET-KEY-")))
 }
 
 /// The identities of `age` in a file.

@@ -91,7 +91,10 @@ pub(crate) fn lacks_hmac(archive: &Archive) -> Option<String> {
     let is_ours = archive.head().is_some_and(|head| head.envelope.is_some());
     let name = archive.path().display();
     Some(if is_ours {
-        format!("{name} had its HMAC in {name}.hmac beside it, and has it no more: it may have been changed")
+        format!(
+            "{name} is not authenticated: it had its HMAC in {name}.hmac beside it, and has it no more, so that it may \
+             have been changed"
+        )
     } else {
         format!("{name} is not authenticated: {} alone does not show when it was changed", envelope.name())
     })

@@ -97,6 +97,9 @@ struct Listed {
 fn contents(args: &Listed, surface: Surface<'_>) -> Result<u8> {
     let console = surface.console;
     let head = surface.app.head(&args.archive).map_err(|error| error.state(STATE))?;
+    if let Some(lack) = surface.app.lacks_hmac(&args.archive).map_err(|error| error.state(STATE))? {
+        console.warning(lack);
+    }
     if console.options.json {
         let archive = render::path(&args.archive);
         console.json("snapshot", &Snapshot { archive, has_manifest: head.is_some(), head: head.as_ref() });

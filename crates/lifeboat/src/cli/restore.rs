@@ -78,8 +78,9 @@ pub(crate) struct Args {
     /// Do not ask before existing things are overwritten, deleted or stopped
     #[arg(long, conflicts_with = "to")]
     force: bool,
-    /// Agree that an archive that is not authenticated says where its content goes
-    #[arg(long, conflicts_with = "to")]
+    /// Agree that an archive that is not authenticated says where its content goes, and that one without its
+    /// .hmac may have been changed
+    #[arg(long)]
     allow_unauthenticated: bool,
     /// How long what is replaced is kept: 7d, 12h, 0s or forever
     #[arg(long, value_name = "DURATION", value_parser = keep, conflicts_with = "to")]

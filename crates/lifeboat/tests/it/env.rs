@@ -230,6 +230,17 @@ impl Running {
         self.wait_for_status("it is gone", |field| field("State:").starts_with('Z'));
     }
 
+    /// Whether it has ended; what it said is still to be read.
+    pub(crate) fn is_gone(&self) -> bool {
+        let status = std::fs::read_to_string(format!("/proc/{}/stat", self.child.id()));
+        status.expect("our own child, not yet waited for").rsplit(") ").next().is_some_and(|rest| rest.starts_with('Z'))
+    }
+
+    /// Its number.
+    pub(crate) fn id(&self) -> u32 {
+        self.child.id()
+    }
+
     /// Waits until the fields of `/proc/PID/status` are right.
     fn wait_for_status(&self, what: &str, is_right: impl Fn(&dyn Fn(&str) -> String) -> bool) {
         let path = format!("/proc/{}/status", self.child.id());
@@ -283,6 +294,11 @@ impl Run {
             self.command, said.stdout, said.stderr
         );
         said
+    }
+
+    /// Whether a core dump of it was written.
+    pub(crate) fn has_dumped_core(&self) -> bool {
+        self.output.status.core_dumped()
     }
 
     /// Its exit code; 128 and the signal's number where one ended it.

@@ -7,6 +7,7 @@ mod changes;
 mod cli;
 mod configuration;
 mod damage;
+mod encryption;
 mod env;
 mod faults;
 mod fidelity;

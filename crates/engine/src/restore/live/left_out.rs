@@ -4,7 +4,6 @@
 
 use std::os::fd::AsFd as _;
 
-use lifeboat_format::archive::Archive;
 use rustix::fs::{FileType, Stat};
 
 use super::database::{base_of_log, is_database};
@@ -12,7 +11,7 @@ use super::ground::Ground;
 use super::name::{join, split};
 use super::terms::{Root, Rules, Terms};
 use super::tree::{Tree, is_dir, is_file};
-use crate::{Result, ours};
+use crate::{Result, destination, ours};
 
 /// What becomes of something live that the snapshot does not hold.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -106,13 +105,13 @@ impl Judge<'_> {
             || is_dir(stat) && !self.ground.mounts.sources_in(&path).is_empty()
     }
 
-    /// The archive that is restored, and every other of ours: they were no part of the backup.
+    /// The archive that is restored, every other of ours, and what stands beside them: they were no part of the
+    /// backup.
     fn is_archive(&self, root: &Root, inner: &[u8], stat: &Stat) -> bool {
         if (stat.st_dev, stat.st_ino) == self.terms.archive {
             return true;
         }
-        ours::has_archive_name(split(inner).1)
-            && Archive::open(&root.live(inner)).is_ok_and(|archive| archive.head().is_some())
+        destination::is_archive(&root.live(inner))
     }
 }
 
