@@ -13,6 +13,7 @@ mod corpus;
 mod honest;
 mod hostile;
 mod odd;
+mod sealed;
 mod tar;
 
 /// A directory to restore to, with things in it and beside it that must stay.
