@@ -10,6 +10,7 @@ use std::path::{Path, PathBuf};
 
 use lifeboat_format::model::FileTime;
 use lifeboat_store as store;
+use rustix::fs::Stat;
 use serde::Serialize;
 
 use super::step::{SWAP, Sides};
@@ -82,6 +83,22 @@ impl Staged<'_> {
     fn copy(&self) -> PathBuf {
         self.folder.join("live.db")
     }
+
+    /// What is live in its place.
+    fn live(&self, sides: &Sides) -> Result<Option<Stat>> {
+        let look = |error| failed("look at", self.root.path.as_path(), error);
+        sides.live(self.place).stat(&self.path).map_err(look)
+    }
+
+    fn set_apart(&self) -> Result<()> {
+        match std::fs::DirBuilder::new().mode(0o700).create(&self.folder) {
+            Err(error) if error.kind() != std::io::ErrorKind::AlreadyExists => {
+                return Err(failed("create", &self.folder, error));
+            }
+            _ => {}
+        }
+        rename(&self.file, &self.snapshot())
+    }
 }
 
 fn all(terms: &Terms) -> impl Iterator<Item = Staged<'_>> {
@@ -111,28 +128,27 @@ fn remove(path: &Path) -> Result<()> {
 
 /// Puts what is staged of such databases aside, so that it can be merged as often as it takes.
 pub(super) fn set_apart(terms: &Terms) -> Result<()> {
-    if all(terms).next().is_none() {
-        return Ok(());
-    }
+    let sides = Sides::open(terms)?;
     for staged in all(terms) {
-        if !staged.file.exists() {
-            continue;
+        // Where nothing is live, the snapshot's becomes it, and is staged where it is swapped from.
+        if staged.file.exists() && staged.live(&sides)?.is_some() {
+            staged.set_apart()?;
         }
-        let made = std::fs::DirBuilder::new().mode(0o700).create(&staged.folder);
-        made.map_err(|error| failed("create", &staged.folder, error))?;
-        rename(&staged.file, &staged.snapshot())?;
     }
-    Sides::open(terms)?.sync()
+    Ok(())
 }
 
 /// Merges all of them into copies of what is live now, which nobody uses any more.
 pub(super) fn merge(terms: &Terms, cancel: &Cancel) -> Result<Vec<MergedDatabase>> {
     let mut all_merged = Vec::new();
-    if all(terms).next().is_none() {
-        return Ok(all_merged);
-    }
     let sides = Sides::open(terms)?;
+    let mut has_staged = false;
     for staged in all(terms) {
+        let live = staged.live(&sides)?;
+        // A database may have appeared since, or a power cut may have undone the move.
+        if !staged.snapshot().exists() && staged.file.exists() && live.is_some() {
+            staged.set_apart()?;
+        }
         if !staged.snapshot().exists() {
             continue;
         }
@@ -140,17 +156,17 @@ pub(super) fn merge(terms: &Terms, cancel: &Cancel) -> Result<Vec<MergedDatabase
         for path in LOGS.iter().map(|end| with_end(&staged.copy(), end)).chain([staged.copy(), staged.file.clone()]) {
             remove(&path)?;
         }
-        let live = sides.live(staged.place);
-        let look = |error| failed("look at", staged.root.path.as_path(), error);
-        match live.stat(&staged.path).map_err(look)? {
-            // The snapshot's becomes it.
+        match live {
             None => rename(&staged.snapshot(), &staged.file)?,
             Some(stat) if is_file(&stat) => all_merged.extend(one(&staged, &sides, cancel)?),
             // Whatever it is, it stays.
             Some(_) => {}
         }
+        has_staged |= staged.file.exists();
     }
-    sides.sync()?;
+    if has_staged {
+        sides.sync()?;
+    }
     Ok(all_merged)
 }
 

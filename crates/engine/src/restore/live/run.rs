@@ -179,7 +179,10 @@ impl<'a> Run<'a> {
             self.stop(cancel)?;
             servers::keep_out(&self.journal.story, cancel)?;
             servers::keep_over(&self.journal.story, cancel)?;
-            self.merges = merge::merge(&self.journal.story.header.terms, cancel)?;
+            // What an undo brings back is whole, and stands where a merge would stage its own.
+            if self.journal.story.header.undo_of.is_none() {
+                self.merges = merge::merge(&self.journal.story.header.terms, cancel)?;
+            }
             let built = self.build()?;
             cancel.check()?;
             let at = self.host.clock.timestamp();

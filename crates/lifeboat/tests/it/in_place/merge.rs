@@ -152,7 +152,7 @@ fn a_merge_adds_the_rows_that_are_missing_and_tells_what_stays() {
     assert!(said.stderr.contains("1 row of table servers"), "{}", said.stderr);
     live.env.lifeboat(["restore", "--undo", "--force"]).ok();
     assert_eq!(live.env.read(DB), bytes, "undone");
-    assert_eq!(live.app()[&b"data/tomo.db"[..]], before[&b"app/data/tomo.db"[..]]);
+    assert_eq!(live.all()[&b"app/data/tomo.db"[..]], before[&b"app/data/tomo.db"[..]]);
     live.env.lifeboat(["restore", "--undo", "--force"]).ok();
     assert_eq!(servers(&live), MERGED);
 }
