@@ -480,6 +480,7 @@ impl Run<'_> {
             shipped,
             failed_sources: failed,
             problems: self.tally.problems(),
+            unexported_key: sealing::unexported(self),
             verified,
             recovered: Vec::new(),
             thawed: Vec::new(),

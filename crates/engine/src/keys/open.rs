@@ -10,7 +10,7 @@ use lifeboat_format::archive::Archive;
 use lifeboat_format::envelope::{self, Beside, Envelope, Key, Sealed};
 use lifeboat_store as store;
 
-use super::{Keys, Question, secret};
+use super::{Keys, Question, care, secret};
 use crate::config::Encryption;
 use crate::destination::sidecar::{self, Sidecar};
 use crate::{Error, ErrorKind, Result};
@@ -166,9 +166,12 @@ fn configured(
     add: &mut impl FnMut(Result<Option<Key>>, Option<u32>),
 ) {
     let iterations = encryption.iterations;
+    // Also those whose place the present one took.
+    let older = encryption.identity_file.iter().chain(&encryption.key_file).flat_map(|file| care::older(file));
+    let older: Vec<_> = older.chain(encryption.old_key_files.iter().cloned()).collect();
     match envelope {
         Envelope::Age => {
-            for file in encryption.identity_file.iter().chain(&encryption.old_key_files) {
+            for file in encryption.identity_file.iter().chain(&older) {
                 // A recipient's host has no identity, and need not.
                 if file.exists() {
                     add(secret::of_identity_file(file).map(|all| Some(Key::Identities(all))), None);
@@ -176,7 +179,7 @@ fn configured(
             }
         }
         Envelope::Openssl | Envelope::Gcm => {
-            for file in encryption.key_file.iter().chain(&encryption.old_key_files) {
+            for file in encryption.key_file.iter().chain(&older) {
                 if file.exists() {
                     add(secret::of_key_file(file).map(|line| Some(Key::Password(line))), iterations);
                 }
