@@ -19,6 +19,11 @@ pub use crate::export::{ExportReport, ExportRequest, Take};
 pub use crate::freeze::guard::run as run_guard;
 pub use crate::freeze::{GuardProgram, LeftPaused, Pause};
 use crate::keys::Keys;
+use crate::keys::care::{self, Keeper};
+pub use crate::keys::care::{
+    AppKeys, KeyExport, KeyExported, KeyGenerate, KeyImport, KeyImported, KeyInfo, KeyMade, KeyRole, KeyRotated,
+    SnapshotKeys, Unopened,
+};
 pub use crate::keys::{Envelope, Given, Keyring, Question, SealRequest, Secret};
 pub use crate::overview::{AppStatus, Named, PlaceStatus};
 pub use crate::presets::{InitReport, InitRequest, Preset};
@@ -424,6 +429,62 @@ impl App<'_> {
             Ok(CarriedApp { acts: carried.acts(), is_genuine, app: carried.into_app(&head.app)? })
         };
         carried.map(parse).transpose()
+    }
+
+    fn keeper<'s>(&'s self, working_dir: &'s Path, cancel: &'s Cancel) -> Keeper<'s> {
+        Keeper { keys: self.keys(), data_dir: &self.data_dir, working_dir, now: self.clock.now(), cancel }
+    }
+
+    /// Makes a key; `working_dir` is where backups are of apps that have no place for them.
+    ///
+    /// # Errors
+    /// When there is one already, or the place is none for a key.
+    pub fn generate_key(&self, request: &KeyGenerate, working_dir: &Path, cancel: &Cancel) -> Result<KeyMade> {
+        self.keeper(working_dir, cancel).generate(request)
+    }
+
+    /// The keys of an app, or of all; also which backups they open, where `counts`.
+    ///
+    /// # Errors
+    /// When there is no such app, or on cancel.
+    pub fn show_keys(
+        &self,
+        app: Option<&str>,
+        counts: bool,
+        working_dir: &Path,
+        cancel: &Cancel,
+    ) -> Result<Vec<AppKeys>> {
+        self.keeper(working_dir, cancel).show(app, counts)
+    }
+
+    /// Copies a key away: into a file, or as a page to `take`.
+    ///
+    /// # Errors
+    /// When there is none, or the place is none for a key.
+    pub fn export_key(&self, request: &KeyExport, take: Take<'_>, cancel: &Cancel) -> Result<KeyExported> {
+        self.keeper(Path::new(""), cancel).export(request, take)
+    }
+
+    /// Brings a key to where the configuration of its app wants it.
+    ///
+    /// # Errors
+    /// When it is none, another is there, or it opens nothing.
+    pub fn import_key(&self, request: &KeyImport, working_dir: &Path, cancel: &Cancel) -> Result<KeyImported> {
+        self.keeper(working_dir, cancel).import(request)
+    }
+
+    /// Lets a new key take the place of an app's key, which is kept beside it.
+    ///
+    /// # Errors
+    /// When there is none, or it cannot be written; the old one is in its place then.
+    pub fn rotate_key(&self, app: Option<&str>, working_dir: &Path, cancel: &Cancel) -> Result<KeyRotated> {
+        self.keeper(working_dir, cancel).rotate(app)
+    }
+
+    /// Keys that are used from where the backups are, one line each.
+    #[must_use]
+    pub fn misplaced_keys(&self) -> Vec<String> {
+        care::misplaced(self.keys())
     }
 
     /// The configuration is sound; says what it holds, and what would fail on

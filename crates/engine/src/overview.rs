@@ -9,7 +9,7 @@ use crate::config::{AppConfig, Config};
 use crate::destination::listing::Snapshot;
 use crate::destination::{self, listing};
 use crate::runs::{self, LastRun};
-use crate::{Error, ErrorKind, Result};
+use crate::{Error, ErrorKind, Result, keys};
 
 /// One app.
 #[derive(Clone, Debug, Serialize)]
@@ -134,6 +134,7 @@ fn of_app(config: &Config, app: &str, working_dir: &Path, data_dir: &Path) -> Ap
         }
         _ => {}
     }
+    wrong.extend(config.apps.get(app).map(|app| keys::care::unexported(app, data_dir)).unwrap_or_default());
     AppStatus {
         name: app.to_owned(),
         last: all.last().cloned(),

@@ -176,6 +176,9 @@ pub struct BackupReport {
     pub failed_sources: Vec<FailedSource>,
     /// What went wrong on single entries.
     pub problems: Problems,
+    /// That the key was never copied away from this machine, and what to do about it.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub unexported_key: Option<String>,
     /// Whether the archive was read back and found whole.
     pub verified: bool,
     /// Restores that a crash had interrupted, and that were ended before.

@@ -34,6 +34,7 @@ fn main() -> ExitCode {
             Command::Restore(args) => cli::restore::run(args, surface),
             Command::Recover(args) => cli::recover::run(args, surface),
             Command::Status(args) => cli::status::run(args, surface),
+            Command::Key(args) => cli::key::run(args, surface),
             Command::ExportQuery(args) => cli::export_query::run(args, surface),
             Command::Init(args) => cli::init::run(args, surface),
             Command::Presets(args) => cli::presets::run(args, surface),

@@ -31,7 +31,7 @@ pub(crate) fn app(cli: &Cli, console: &Arc<Console>, cancel: &Cancel) -> Result<
     }
     let configured = config.as_ref().and_then(|config| config.data_dir.clone());
     let data_dir = cli.options.data_dir.clone().or(configured).unwrap_or_else(default_data_dir);
-    Ok(App {
+    let app = App {
         clock: &SystemClock,
         data_dir: std::path::absolute(&data_dir).unwrap_or(data_dir),
         config,
@@ -43,7 +43,9 @@ pub(crate) fn app(cli: &Cli, console: &Arc<Console>, cancel: &Cancel) -> Result<
             arguments: vec![cli::GUARD.to_owned()],
         },
         keys: cli.options.secrets.keyring(console, cancel, secret)?,
-    })
+    };
+    app.misplaced_keys().iter().for_each(|line| console.warning(line));
+    Ok(app)
 }
 
 /// The file that was named, else the first that exists.

@@ -500,6 +500,7 @@ impl Run<'_> {
             shipped,
             failed_sources: failed,
             problems: self.tally.problems(),
+            unexported_key: sealing::unexported(self),
             verified,
             recovered: Vec::new(),
             thawed: Vec::new(),

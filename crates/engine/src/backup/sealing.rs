@@ -11,7 +11,7 @@ use lifeboat_store::durable::Unnamed;
 use super::subject::Job;
 use super::{Ground, NOTHING_WRITTEN, Run};
 use crate::destination::{self, listing};
-use crate::keys::{self, Sealing};
+use crate::keys::{self, Sealing, care};
 use crate::report::BackupRequest;
 use crate::tally::Tally;
 use crate::{Cancel, Error, ErrorKind, Problem, ProblemClass, Result};
@@ -23,7 +23,11 @@ pub(super) fn find(
     job: &Job<'_>,
     made: &dyn Fn(&Path),
 ) -> Result<Option<Seal>> {
-    look(ground, request, job, made, false)
+    let made = |path: &Path| {
+        care::note_made(ground.data_dir, path, ground.clock.timestamp());
+        made(path);
+    };
+    look(ground, request, job, &made, false)
 }
 
 /// Whether [`find`] would find it. Asks nobody and makes no key.
@@ -65,6 +69,11 @@ pub(super) fn tell_made(path: &Path, tally: &Tally<'_>) {
 /// What opens the archive that `seal` makes.
 pub(super) fn keys(run: &Run<'_>, seal: &Seal) -> Vec<Key> {
     keys::keys_of(run.ground.keys, seal, run.job.app)
+}
+
+/// That the key of the archive was never copied away, if it was not.
+pub(super) fn unexported(run: &Run<'_>) -> Option<String> {
+    care::unexported_by(run.ground.keys, run.seal.as_ref()?, run.job.app, run.ground.data_dir)
 }
 
 /// The archive that was just encrypted, opened as a restore would.

@@ -7,6 +7,7 @@ use std::path::{Path, PathBuf};
 use super::{Ground, bare};
 use crate::config::{AppConfig, Config, Destination, Export, PostgresSource, Source, SqliteSource};
 use crate::keys::Keys;
+use crate::keys::care::{older, real};
 use crate::report::{BackupRequest, Selection, Subject};
 use crate::services::Service;
 use crate::source::roots::{self, Wanted};
@@ -283,7 +284,10 @@ fn withheld(keys: Keys<'_>, data_dir: &Path) -> Vec<PathBuf> {
     let mut paths = vec![data_dir.to_owned()];
     paths.extend(keys.ring.files());
     if let Some(config) = keys.config {
-        paths.extend(config.secret_files());
+        let secrets = config.secret_files();
+        // Also the keys whose place others took.
+        paths.extend(secrets.iter().flat_map(|file| older(file)));
+        paths.extend(secrets);
         paths.extend(config.destinations.values().map(|destination| destination.dir.clone()));
         paths.extend(config.apps.values().filter_map(|app| app.backup_dir.clone()).filter(|dir| dir.is_absolute()));
     }
@@ -291,13 +295,4 @@ fn withheld(keys: Keys<'_>, data_dir: &Path) -> Vec<PathBuf> {
     real.sort();
     real.dedup();
     real
-}
-
-/// `path` without symlinks, as far as it exists: the first backup makes what is missing.
-fn real(path: &Path) -> Option<PathBuf> {
-    path.ancestors().find_map(|dir| {
-        let rest = path.strip_prefix(dir).ok()?;
-        let dir = dir.canonicalize().ok()?;
-        Some(if rest.as_os_str().is_empty() { dir } else { dir.join(rest) })
-    })
 }

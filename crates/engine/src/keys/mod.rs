@@ -1,7 +1,9 @@
 //! Passwords and keys: which ones there are, which of them opens an archive
 //! (`open.rs`), and which a new one is encrypted with (`seal.rs`). Secrets are
 //! read when they are needed, once (`secret.rs`), and stay in this process.
+//! What a person does with keys is in `care/`.
 
+pub(crate) mod care;
 mod open;
 mod reseal;
 mod seal;

@@ -10,7 +10,7 @@ use lifeboat_format::archive::Archive;
 use lifeboat_format::envelope::{self, Beside, Envelope, Key, Sealed};
 use lifeboat_store as store;
 
-use super::{Keys, Question, secret};
+use super::{Keys, Question, care, secret};
 use crate::config::Encryption;
 use crate::destination::sidecar::{self, Sidecar};
 use crate::{Error, ErrorKind, Result};
@@ -195,7 +195,10 @@ fn try_configured(keys: Keys<'_>, encryption: &Encryption, envelope: Envelope, s
     if let Some(from) = &encryption.password {
         search.with(|| keys.ring.read(from).map(|secret| Some(Key::Password(secret))), iterations);
     }
-    for file in encryption.old_key_files.iter().filter(is_there) {
+    // Also those whose place the present one took.
+    let present = encryption.identity_file.iter().chain(&encryption.key_file);
+    let older: Vec<_> = encryption.old_key_files.iter().cloned().chain(present.flat_map(|file| care::older(file))).collect();
+    for file in older.iter().filter(is_there) {
         // Of `age`, either may have been used before.
         if envelope == Envelope::Age && secret::holds_identities(file) {
             search.with_identities(file);

@@ -9,7 +9,7 @@ use lifeboat_format::envelope::{Envelope, Key, OPENSSL_ITERATIONS, PASSWORD_ITER
 use lifeboat_store::durable::Unnamed;
 use zeroize::Zeroizing;
 
-use super::{Keys, Question, secret};
+use super::{Keys, Question, care, secret};
 use crate::config::{AppConfig, Encryption};
 use crate::{Error, ErrorKind, Result};
 
@@ -100,8 +100,15 @@ fn recipients(keys: Keys<'_>, request: &SealRequest, configured: Option<&Encrypt
         all.push(text.parse().map_err(|error| usage(format!("--recipient {text}: {error}")))?);
     }
     let is_given = request.by_password || keys.ring.password.is_some() || !all.is_empty();
-    let Some(found) = configured.filter(|_| !is_given) else { return Ok(all) };
-    all.extend(found.recipients.iter().cloned());
+    if let Some(found) = configured.filter(|_| !is_given) {
+        all.extend(configured_recipients(found)?);
+    }
+    Ok(all)
+}
+
+/// Whom `lifeboat.yaml` encrypts to: nobody where it names a password.
+pub(super) fn configured_recipients(found: &Encryption) -> Result<Vec<Recipient>> {
+    let mut all = found.recipients.clone();
     if let Some(path) = &found.recipients_file {
         let text = crate::reach::read_text(path)?;
         for line in text.lines().map(str::trim).filter(|line| !line.is_empty() && !line.starts_with('#')) {
@@ -158,20 +165,26 @@ fn key(keys: Keys<'_>, configured: Option<&Encryption>, job: Sealing<'_>) -> Res
     if job.is_rehearsal {
         return Ok(Secret::new(Vec::new()));
     }
+    care::refuse_configured(keys.config, path)?;
     let line = generate(path)?;
     (job.made)(path);
     Ok(line)
 }
 
 /// Makes the key file at `path`, which must not exist.
-pub(crate) fn generate(path: &Path) -> Result<Secret> {
+fn generate(path: &Path) -> Result<Secret> {
+    let line = new_line()?;
+    write(path, &Zeroizing::new([line.expose(), b"\n"].concat()))?;
+    Ok(line)
+}
+
+/// A new line of a key file.
+pub(super) fn new_line() -> Result<Secret> {
     secret::protect();
     let mut bytes = Zeroizing::new([0; KEY_BYTES]);
     getrandom::fill(bytes.as_mut())
         .map_err(|error| Error::new(ErrorKind::Failed, format!("the system has no random bytes: {error}")))?;
-    let line = Zeroizing::new(STANDARD.encode(bytes.as_slice()).into_bytes());
-    write(path, &[line.as_slice(), b"\n"].concat())?;
-    Ok(Secret::new(line.to_vec()))
+    Ok(Secret::new(STANDARD.encode(bytes.as_slice()).into_bytes()))
 }
 
 /// Writes a file that only its owner reads. One that is there is not touched.
@@ -187,7 +200,9 @@ pub(crate) fn write(path: &Path, text: &[u8]) -> Result<()> {
 /// The identities of `recipients` that are here.
 pub(super) fn identities(keys: Keys<'_>, recipients: &[Recipient], app: Option<&AppConfig>) -> Option<Key> {
     let configured = app.and_then(|app| app.encryption.as_ref()).and_then(|found| found.identity_file.as_ref());
-    let files = keys.ring.identity_files.iter().chain(configured).filter(|file| file.exists());
+    // Until `recipients` names the new one, archives are for an identity whose place another took.
+    let older: Vec<PathBuf> = configured.map(|file| care::older(file)).unwrap_or_default();
+    let files = keys.ring.identity_files.iter().chain(configured).chain(&older).filter(|file| file.exists());
     let all = files.filter_map(|file| secret::of_identity_file(file).ok()).flatten();
     let all: Vec<_> = all.filter(|identity| recipients.contains(&identity.recipient())).collect();
     (!all.is_empty()).then_some(Key::Identities(all))

@@ -38,7 +38,7 @@ fn wrong(what: impl Into<String>) -> Error {
     Error::new(ErrorKind::WrongKey, what)
 }
 
-fn read(from: &Path) -> Result<Zeroizing<Vec<u8>>> {
+pub(super) fn read(from: &Path) -> Result<Zeroizing<Vec<u8>>> {
     protect();
     let mut bytes = Zeroizing::new(Vec::new());
     let read = File::open(from).and_then(|file| file.take(MAX_BYTES).read_to_end(&mut bytes));
@@ -110,7 +110,7 @@ pub(super) fn of_credential(name: &str, dir: Option<OsString>) -> Result<Secret>
 }
 
 /// A key file is for us alone, as the private keys of ssh are.
-fn check_is_private(path: &Path) -> Result<()> {
+pub(super) fn check_is_private(path: &Path) -> Result<()> {
     let Ok(metadata) = path.metadata() else { return Ok(()) };
     if metadata.mode() & OTHERS_READ == 0 || !metadata.is_file() {
         return Ok(());

@@ -104,6 +104,16 @@ pub(super) fn id(mac_key: &hmac::Key) -> String {
     hex::encode(&hmac::sign(mac_key, ID_TEXT).as_ref()[..ID_BYTES])
 }
 
+/// What tells `secret` from others on the one host that has `salt`, in hex: as
+/// hard to find the secret by it as by an archive.
+///
+/// # Errors
+/// Never with a salt that is not empty.
+pub fn fingerprint(secret: &Secret, salt: &[u8]) -> Result<String> {
+    let derived = derive::<32>(secret, salt, super::OPENSSL_ITERATIONS)?;
+    Ok(id(&hmac::Key::new(hmac::HMAC_SHA256, derived.as_slice())))
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;

@@ -322,6 +322,23 @@ pub fn open(file: Arc<File>, path: &Path, keys: &[Key], beside: &Beside, cancel:
     Err(worst.unwrap_or_else(|| Error::new(ErrorKind::WrongKey, "it is encrypted, and there is no key for it")))
 }
 
+/// Whether `key` is that of `file`, told by what the file begins with and by
+/// what stands beside it; `None` where these do not tell.
+///
+/// # Errors
+/// When the file cannot be read or is damaged.
+pub fn fits(file: &Arc<File>, key: &Key, beside: &Beside) -> Result<Option<bool>> {
+    let found = match Envelope::of_file(file).map_err(io_failed)? {
+        Some(Envelope::Age) => age::unlock(file, key).map(|_| Some(true)),
+        Some(Envelope::Openssl) => openssl::fits(file, key, beside),
+        Some(Envelope::Gcm) | None => Ok(None),
+    };
+    match found {
+        Err(error) if error.kind() == ErrorKind::WrongKey => Ok(Some(false)),
+        found => found,
+    }
+}
+
 impl Sealed {
     /// Its envelope.
     #[must_use]

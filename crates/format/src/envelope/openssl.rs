@@ -125,8 +125,8 @@ impl std::fmt::Debug for Unlocked {
     }
 }
 
-/// Derives the key of the file by `key`, and holds the file against the HMAC beside it.
-pub(super) fn unlock(file: &std::sync::Arc<File>, key: &Key, beside: &Beside, cancel: &Cancel) -> Result<Unlocked> {
+/// Derives the key of the file by `key`; also whether its id is the one beside the file.
+fn derive_for(file: &std::sync::Arc<File>, key: &Key, beside: &Beside) -> Result<(Unlocked, Option<bool>)> {
     let secret = key.password()?;
     let mut head = [0; HEAD_BYTES];
     let len = file.metadata().map_err(io_failed)?.len();
@@ -136,9 +136,23 @@ pub(super) fn unlock(file: &std::sync::Arc<File>, key: &Key, beside: &Beside, ca
     }
     let iterations = check_iterations(beside.iterations.unwrap_or(OPENSSL_ITERATIONS))?;
     let derived: Derived = derive(secret, &head[MAGIC.len()..], iterations)?;
-    let mac_key = mac_key(&derived);
-    let mut unlocked = Unlocked { derived, is_authenticated: false };
-    let known = beside.key_id.as_ref().map(|known| *known == id(&mac_key));
+    let known = beside.key_id.as_ref().map(|known| *known == id(&mac_key(&derived)));
+    Ok((Unlocked { derived, is_authenticated: false }, known))
+}
+
+/// Whether `key` is that of the file; `None` where nothing beside it tells and its beginning makes no sense.
+pub(super) fn fits(file: &std::sync::Arc<File>, key: &Key, beside: &Beside) -> Result<Option<bool>> {
+    let (unlocked, known) = derive_for(file, key, beside)?;
+    if known == Some(true) || unlocked.is_plausible(file)? {
+        return Ok(Some(true));
+    }
+    Ok(known)
+}
+
+/// Derives the key of the file by `key`, and holds the file against the HMAC beside it.
+pub(super) fn unlock(file: &std::sync::Arc<File>, key: &Key, beside: &Beside, cancel: &Cancel) -> Result<Unlocked> {
+    let (mut unlocked, known) = derive_for(file, key, beside)?;
+    let mac_key = mac_key(&unlocked.derived);
     if known == Some(false) && !unlocked.is_plausible(file)? {
         return Err(wrong_or_damaged(false, ""));
     }

@@ -313,7 +313,11 @@ fn back_up(request: &BackupRequest, surface: Surface<'_>) -> Result<u8> {
         restore_live::recovered(&report.recovered, surface);
         render_report(&report, request, surface);
     }
-    Ok(incomplete(&report, request).map_or(exit_code::DONE, |message| surface.console.message(&message)))
+    let code = incomplete(&report, request).map_or(exit_code::DONE, |message| surface.console.message(&message));
+    if let Some(line) = &report.unexported_key {
+        surface.console.warning(line);
+    }
+    Ok(code)
 }
 
 fn render_report(report: &BackupReport, request: &BackupRequest, surface: Surface<'_>) {

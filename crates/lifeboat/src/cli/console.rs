@@ -60,6 +60,11 @@ impl Console {
         self.out.line(&json::line(message_type, body));
     }
 
+    /// Shows what was written so far.
+    pub(super) fn flush(&self) {
+        self.out.flush();
+    }
+
     /// Whether nobody reads the result any more.
     pub(super) fn is_closed(&self) -> bool {
         self.out.is_closed()
@@ -123,7 +128,7 @@ impl Console {
     }
 
     /// Something that is wrong but ends nothing.
-    pub(super) fn warning(&self, text: impl Display) {
+    pub(crate) fn warning(&self, text: impl Display) {
         if !self.options.json {
             self.to_stderr(DOUBTFUL, "warning", &format!(": {text}"));
         }

@@ -17,6 +17,7 @@ pub(crate) mod export_query;
 pub(crate) mod guard;
 pub(crate) mod init;
 mod json;
+pub(crate) mod key;
 mod list;
 pub(crate) mod man;
 mod merge_lines;
@@ -111,6 +112,7 @@ pub(crate) enum Command {
     Restore(restore::Args),
     Recover(recover::Args),
     Status(status::Args),
+    Key(key::Args),
     ExportQuery(export_query::Args),
     Init(init::Args),
     Presets(presets::Args),

@@ -15,6 +15,7 @@ mod freeze;
 mod golden;
 mod in_place;
 mod interop;
+mod keys;
 mod large;
 mod mariadb;
 mod nefia;
