@@ -313,7 +313,7 @@ fn header(kind: u8, name: &[u8], link: &[u8], size: usize, how: usize) -> [u8; B
     set(157, &link[..link.len().min(100)]);
     if kind == b'S' {
         set(257, b"ustar  \0");
-        set(386, format!("{:011o}\0{size:011o}\0", how).as_bytes());
+        set(386, format!("{how:011o}\0{size:011o}\0").as_bytes());
         set(483, format!("{:011o}\0", how + size).as_bytes());
     } else {
         set(257, b"ustar\x0000");

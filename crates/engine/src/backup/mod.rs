@@ -478,7 +478,8 @@ impl Run<'_> {
     }
 
     fn report(&self, made: Made, shipped: Vec<Shipped>) -> BackupReport {
-        let Made { path, head, facts, size_bytes, sum: _, verified, left_out, failed, databases, exports, pauses } = made;
+        let Made { path, head, facts, size_bytes, sum: _, verified, left_out, failed, databases, exports, pauses } =
+            made;
         BackupReport {
             archive: path,
             envelope: facts.as_ref().map(|facts| facts.envelope.name()),

@@ -134,9 +134,12 @@ fn explain(error: Error, envelope: Envelope, path: &Path, mistake: Option<Error>
     })
 }
 
+/// Tries keys, with the iterations that go with them.
+type Attempt<'a> = dyn Fn(&[Key], Option<u32>) -> Result<Sealed> + 'a;
+
 /// What was tried so far.
 struct Search<'a> {
-    attempt: &'a dyn Fn(&[Key], Option<u32>) -> Result<Sealed>,
+    attempt: &'a Attempt<'a>,
     opened: Option<Result<Sealed>>,
     /// Why keys could not be had. One of them must not hide that another opens it.
     mistakes: Vec<Error>,
@@ -197,7 +200,8 @@ fn try_configured(keys: Keys<'_>, encryption: &Encryption, envelope: Envelope, s
     }
     // Also those whose place the present one took.
     let present = encryption.identity_file.iter().chain(&encryption.key_file);
-    let older: Vec<_> = encryption.old_key_files.iter().cloned().chain(present.flat_map(|file| care::older(file))).collect();
+    let older: Vec<_> =
+        encryption.old_key_files.iter().cloned().chain(present.flat_map(|file| care::older(file))).collect();
     for file in older.iter().filter(is_there) {
         // Of `age`, either may have been used before.
         if envelope == Envelope::Age && secret::holds_identities(file) {
