@@ -54,6 +54,7 @@ fn unreadable(from: &Path, error: std::io::Error) -> Error {
 
 /// The first line that comes. What comes after it is not waited for: whoever
 /// writes it may keep the pipe open.
+#[expect(clippy::unbuffered_bytes, reason = "what follows the line is somebody else's")]
 fn first_line(from: impl std::io::Read) -> std::io::Result<Option<Secret>> {
     let mut line = Zeroizing::new(Vec::with_capacity(1 << 10));
     for byte in from.take(MAX_BYTES).bytes() {

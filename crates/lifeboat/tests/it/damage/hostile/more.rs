@@ -25,11 +25,15 @@ fn case(what: impl Into<String>, bytes: Vec<u8>) -> Case {
     (what.into(), bytes, UNSAFE)
 }
 
-/// A way to play a trick, and what it is called.
-type Way<F> = (&'static str, F);
+/// What something is called, and an archive that holds the name it is given.
+type WithName = (&'static str, fn(&str) -> Tar);
+/// The same with more in it.
+type WithMore = (&'static str, fn(Tar) -> Tar);
+/// The beginning of one.
+type Beginning = (&'static str, fn() -> Tar);
 
 /// Where the name of an entry may stand.
-const NAMED_BY: &[Way<fn(&str) -> Tar>] = &[
+const NAMED_BY: &[WithName] = &[
     ("a PAX path", |name| Tar::default().pax("path", name).file("harmless")),
     ("a long name", |name| Tar::default().long(b'L', name).file("harmless")),
     ("a PAX path after a label", |name| Tar::default().sized(b'V', "label", "", 0, b"").pax("path", name).file("x")),
@@ -64,7 +68,7 @@ fn names(absolute: &str) -> Vec<Case> {
 }
 
 /// Where a link may say where it leads.
-const LINKED_BY: &[Way<fn(&str) -> Tar>] = &[
+const LINKED_BY: &[WithName] = &[
     ("a header", |target| Tar::default().file("f").link("h", target)),
     ("a PAX linkpath", |target| Tar::default().file("f").pax("linkpath", target).link("h", "f")),
     ("a long link", |target| Tar::default().file("f").long(b'K', target).link("h", "f")),
@@ -92,7 +96,7 @@ fn targets(absolute: &str) -> Vec<Case> {
 /// Symlinks to outside, and what is put through them.
 fn through_links() -> Vec<Case> {
     const OUTSIDE: &str = "../outside";
-    let links: &[Way<fn() -> Tar>] = &[
+    let links: &[Beginning] = &[
         ("a symlink", || Tar::default().symlink("s", OUTSIDE)),
         ("a symlink that a PAX path names", || Tar::default().pax("path", "s").symlink("harmless", OUTSIDE)),
         ("a symlink that a PAX linkpath leads outside", || {
@@ -103,7 +107,7 @@ fn through_links() -> Vec<Case> {
         ("a hard link to a symlink", || Tar::default().symlink("t", OUTSIDE).link("s", "t")),
         ("a symlink to a symlink", || Tar::default().symlink("t", OUTSIDE).symlink("s", "t")),
     ];
-    let things: &[Way<fn(Tar) -> Tar>] = &[
+    let things: &[WithMore] = &[
         ("a file", |tar| tar.file("s/escape")),
         ("a file that a PAX path names", |tar| tar.pax("path", "s/escape").file("harmless")),
         ("a file with a long name", |tar| tar.long(b'L', "s/escape").file("harmless")),
@@ -115,7 +119,7 @@ fn through_links() -> Vec<Case> {
     ];
     let mut cases = Vec::new();
     for (link, start) in links {
-        let put = |(what, put): &Way<fn(Tar) -> Tar>| case(format!("{what} through {link}"), put(start()).end());
+        let put = |(what, put): &WithMore| case(format!("{what} through {link}"), put(start()).end());
         cases.extend(things.iter().map(put));
     }
     cases
