@@ -159,8 +159,12 @@ fn key(keys: Keys<'_>, configured: Option<&Encryption>, job: Sealing<'_>) -> Res
             path.display(),
             known.display()
         );
+        let command = match job.app {
+            Some(app) if given.is_none() => format!("lifeboat key generate {}", app.name),
+            _ => format!("lifeboat key generate --envelope openssl --output {}", path.display()),
+        };
         return Err(Error::new(ErrorKind::WrongKey, what)
-            .next("put the key back; for a new one on purpose: lifeboat key generate"));
+            .next(format!("put the key back; for a new one on purpose: {command}")));
     }
     if job.is_rehearsal {
         return Ok(Secret::new(Vec::new()));

@@ -1,7 +1,6 @@
 //! Stock tools read our archives, and we read theirs.
 #![expect(clippy::unwrap_used, reason = "these are the helpers of tests")]
 
-
 use lifeboat_store::testing::{can_run, is_root, skip};
 
 use crate::env::TestEnv;

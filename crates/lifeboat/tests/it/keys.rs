@@ -16,12 +16,12 @@ fn app(encryption: &str) -> TestEnv {
 
 fn configure(env: &TestEnv, encryption: &str) {
     let dir = env.path("");
-    let dir = dir.to_str().unwrap().trim_end_matches('/');
+    let dir = dir.to_str().expect("temporary names are UTF-8").trim_end_matches('/');
     let encryption = encryption.replace("$DIR", dir);
     env.write(
         "lifeboat.yaml",
         format!(
-            "apps:\n  web:\n    sources: {{ app: {{ type: files, path: {dir}/app }} }}\n    backup_dir: {dir}/backups\n    \
+            "apps:\n  web:\n    sources: {{ app: {{ files: {{ root: {dir}/app }} }} }}\n    backup_dir: {dir}/backups\n    \
              encryption: {encryption}\n"
         ),
     );
@@ -32,20 +32,22 @@ const OPENSSL: &str = "{ envelope: openssl, key_file: $DIR/secrets/web.key }";
 const AGE: &str = "{ envelope: age, identity_file: $DIR/secrets/web.txt }";
 
 fn mode(env: &TestEnv, path: &str) -> u32 {
-    env.path(path).metadata().unwrap().mode() & 0o7777
+    env.path(path).metadata().expect("it is there").mode() & 0o7777
 }
 
 /// The newest archive.
 fn archive(env: &TestEnv) -> String {
     let names = env.names("backups");
     let mut all: Vec<_> = names.iter().filter(|name| name.ends_with(".age") || name.ends_with(".enc")).collect();
-    all.sort_by_key(|name| env.path("backups").join(name).metadata().unwrap().modified().unwrap());
+    all.sort_by_key(|name| {
+        env.path("backups").join(name).metadata().and_then(|found| found.modified()).expect("it is there")
+    });
     format!("backups/{}", all.last().expect("there is an archive"))
 }
 
 /// The lines that a person types of a page.
 fn typed(page: &str) -> String {
-    let (start, end) = (page.find("Key:").unwrap(), page.find("(Spaces").unwrap());
+    let (start, end) = (page.find("Key:").expect("a key"), page.find("(Spaces").expect("what follows the key"));
     page[start..end].replace("    ", " \t")
 }
 
@@ -60,7 +62,7 @@ fn open_with_stock(env: &TestEnv, key: &str, archive: &str) {
     }
     let listed = env.run("tar", ["-tf", "opened.tar.zst"]).ok();
     assert!(listed.stdout.contains("app.conf"), "{}", listed.stdout);
-    std::fs::remove_file(env.path("opened.tar.zst")).unwrap();
+    env.run("rm", ["opened.tar.zst"]).ok();
 }
 
 fn never_exported(said: &Said) -> bool {
@@ -179,7 +181,7 @@ fn a_key_that_opens_nothing_is_not_imported_unasked_and_another_one_never_replac
         let said = env.lifeboat(["key", "import", "other", "web"]).code(1);
         assert!(said.stderr.contains("is not replaced"), "{}", said.stderr);
         let page = env.lifeboat(["key", "export", "web", "--paper"]).ok().stdout;
-        std::fs::rename(env.path(path), env.path("away")).unwrap();
+        env.run("mv", [path, "away"]).ok();
         let said = env.lifeboat(["key", "import", "other", "web"]).code(12);
         assert!(said.stderr.contains("opens none of the 1 newest"), "{}", said.stderr);
         // A slip of whoever typed the page.
@@ -192,7 +194,8 @@ fn a_key_that_opens_nothing_is_not_imported_unasked_and_another_one_never_replac
         assert!(!env.path(path).exists());
         env.lifeboat(["key", "import", "other", "web", "--force"]).ok();
         assert_eq!(mode(&env, path), 0o600);
-        env.lifeboat(["backup", "verify", &archive(&env)]).code(12);
+        let said = env.lifeboat(["backup", "verify", &archive(&env)]).code(1);
+        assert!(said.stderr.contains("key is wrong") || said.stderr.contains("no identity fits"), "{}", said.stderr);
         env.lifeboat(["key", "generate", "-o", "third", "--envelope", if kind == "age" { "openssl" } else { "age" }])
             .ok();
         env.lifeboat(["key", "import", "third", "web"]).code(2);
@@ -228,6 +231,10 @@ fn a_rotated_key_still_opens_older_backups_and_is_itself_never_backed_up() {
         }
         let listed = env.lifeboat(["backup", "list", &archives[2]]).ok().stdout;
         assert!(listed.contains("app.conf") && !listed.contains("web.key"), "{listed}");
+        // A full restore of a backup that knew none of them leaves them where they are.
+        let all = env.names("app");
+        env.lifeboat(["restore", &archives[0], "--mode", "full", "--force", "--allow-unauthenticated"]).ok();
+        assert_eq!(env.names("app"), all);
         let keys = env.lifeboat(["key", "status", "--json"]).code(1).json_lines();
         let opens: Vec<_> =
             keys[0]["keys"].as_array().unwrap().iter().map(|key| key["opens"].as_u64().unwrap()).collect();
@@ -286,8 +293,9 @@ fn a_new_key_on_purpose_says_what_it_does_not_open() {
     let env = app(OPENSSL);
     env.lifeboat(["backup", "web"]).ok();
     let archive = archive(&env);
-    std::fs::rename(env.path("secrets/web.key"), env.path("lost")).unwrap();
-    env.lifeboat(["backup", "web"]).code(12);
+    env.run("mv", ["secrets/web.key", "lost"]).ok();
+    let said = env.lifeboat(["backup", "web"]).code(12);
+    assert!(said.stderr.contains("lifeboat key generate web"), "{}", said.stderr);
     let said = env.lifeboat(["key", "generate", "web"]).ok();
     assert!(said.stderr.contains("does not open 1 backup") && said.stdout.contains(&archive), "{}", said.stdout);
     let said = env.lifeboat(["key", "status", "web"]).code(1);
@@ -315,7 +323,7 @@ fn a_key_is_made_without_a_configuration_and_never_shown() {
     env.lifeboat(["key", "export", "-o", "copy"]).ok();
     said.push(env.lifeboat(["backup", "web"]).ok());
     for command in ["show", "status", "rotate"] {
-        said.push(env.lifeboat(["key", command, "web"]).code(i32::from(command == "none")));
+        said.push(env.lifeboat(["key", command, "web"]).ok());
     }
     said.push(env.lifeboat(["key", "show", "--json"]).ok());
     let all: String = said.iter().map(|said| said.stdout.clone() + &said.stderr).collect();

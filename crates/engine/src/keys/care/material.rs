@@ -140,6 +140,12 @@ fn is_old_end(end: &[u8]) -> bool {
     is_number(date) && (number.is_empty() || number.strip_prefix(b"-").is_some_and(is_number))
 }
 
+/// The name of the key whose older one `name` is, by that name.
+pub(crate) fn key_of_older(name: &[u8]) -> Option<&[u8]> {
+    let at = name.windows(OLD.len()).rposition(|part| part == OLD)?;
+    is_old_end(&name[at..]).then_some(&name[..at])
+}
+
 /// The date and the number in the name of an older key.
 fn rank(path: &Path) -> (String, u32) {
     let name = path.file_name().unwrap_or_default().to_string_lossy().into_owned();
@@ -170,6 +176,8 @@ mod tests {
         }
         let names: Vec<_> = older(&path).iter().map(|path| path.file_name().unwrap().to_owned()).collect();
         assert_eq!(names, ["k.old-20260224", "k.old-20260101-10", "k.old-20260101-2", "k.old-20260101"]);
+        assert_eq!(key_of_older(b"d/k.old-20260101-2"), Some(&b"d/k"[..]));
+        assert_eq!((key_of_older(b"k.old-2026010"), key_of_older(b"k")), (None, None));
         let next: Vec<_> = old_names(&path, "20260101").take(2).collect();
         assert_eq!(next, [Path::new("k.old-20260101"), Path::new("k.old-20260101-2")]);
     }

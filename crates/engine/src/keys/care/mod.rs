@@ -24,8 +24,8 @@ use super::{Keys, seal};
 use crate::config::{AppConfig, Config, SecretFrom};
 use crate::{Cancel, Error, ErrorKind, Result, lock};
 pub use carry::{KeyExport, KeyExported, KeyImport, KeyImported};
-pub(crate) use material::older;
 use material::{Material, usage};
+pub(crate) use material::{key_of_older, older};
 use note::Notes;
 pub(crate) use note::note_made;
 pub use opens::{SnapshotKeys, Unopened};
@@ -358,14 +358,9 @@ impl Keeper<'_> {
             }
             snapshots = Some(found);
         }
-        let is_used = app.encryption.as_ref().is_some_and(|found| found.is_enabled);
-        for key in keys.iter().filter(|key| key.problem.is_some() && (key.mode.is_some() || is_used)) {
-            // A key that is missing where nothing needs it is made by the first backup.
-            let needed = snapshots.as_ref().is_some_and(|found| found.encrypted > 0);
-            if key.mode.is_some() || (needed && key.role == KeyRole::Current) {
-                wrong.extend(key.problem.clone());
-            }
-        }
+        // One that is missing is wrong where something needs it; else the first backup makes it.
+        let is_needed = snapshots.as_ref().is_some_and(|found| !found.unopened.is_empty());
+        wrong.extend(keys.iter().filter(|key| key.mode.is_some() || is_needed).filter_map(|key| key.problem.clone()));
         let encryption = app.encryption.as_ref();
         Ok(AppKeys {
             app: app.name.clone(),

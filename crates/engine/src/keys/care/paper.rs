@@ -57,8 +57,7 @@ pub(super) fn page(about: &About<'_>, material: &Material) -> Result<Zeroizing<S
         groups(&secret)?.iter().for_each(|text| line(text));
         line(&format!("Check:  {}", check_value(secret.expose())));
     }
-    let case = if is_age { "upper and lower case too" } else { "upper and lower case differ" };
-    line(&format!("(Spaces and ends of lines mean nothing, {case}.)"));
+    line("(Spaces and ends of lines mean nothing; upper and lower case differ.)");
     line("");
     line("To open a backup without Lifeboat, write the key into a file key.txt, on one line and without");
     line("spaces, then:");

@@ -11,6 +11,7 @@ use super::ground::Ground;
 use super::name::{join, split};
 use super::terms::{Root, Rules, Terms};
 use super::tree::{Tree, is_dir, is_file};
+use crate::keys::care::key_of_older;
 use crate::{Result, destination, ours};
 
 /// What becomes of something live that the snapshot does not hold.
@@ -85,7 +86,9 @@ impl Judge<'_> {
             || self.is_elsewhere(root, inner, tree, stat)
             || (is_file(stat) && self.is_archive(root, inner, stat))
             || (is_dir && is_ours(tree, path))
-            || ours::is_replaced(split(inner).1);
+            || ours::is_replaced(split(inner).1)
+            // Whose place another took since the backup: backups need it as they need the key that was left out.
+            || (is_file(stat) && key_of_older(inner).is_some_and(|key| self.rules.is_excluded(number, key, false)));
         if is_kept {
             return Fate::Stays;
         }

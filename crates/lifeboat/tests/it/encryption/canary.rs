@@ -12,6 +12,8 @@ use crate::env::{Cmd, Said, TestEnv};
 
 const LIFEBOAT: &str = env!("CARGO_BIN_EXE_lifeboat");
 const PASSWORD: &str = "CANARY-4qZ8-password-77";
+/// Of another test, which runs at the same time and looks at the same processes.
+const PASSPHRASE: &str = "CANARY-9kX2-passphrase-31";
 
 /// A secret, as whoever looks for it may find it.
 struct Canary(Vec<Vec<u8>>);
@@ -199,7 +201,8 @@ fn a_key_and_an_identity_and_a_passphrase_of_age_show_nowhere() {
     assert_kept(&app(&age), IDENTITY, &[], &[], false);
     let apps = app("envelope: age");
     let command = format!("cat {}/password", secrets_elsewhere(&apps.env));
-    assert_kept(&apps, PASSWORD, &["--password-command", &command], &[], false);
+    apps.env.write("elsewhere/password", PASSPHRASE);
+    assert_kept(&apps, PASSPHRASE, &["--password-command", &command], &[], false);
 }
 
 /// Only where it is meant to be given to this process.
