@@ -19,6 +19,8 @@ pub(super) use age::stream::StreamWriter;
 
 /// What a file begins with; the version follows.
 pub(super) const MAGIC: &[u8] = b"age-encryption.org/";
+/// The first line of the version that is known.
+const VERSION: &[u8] = b"age-encryption.org/v1\n";
 /// The exponent of scrypt's cost that is written: 128 MiB, about half a second.
 const WORK_FACTOR: u8 = 17;
 /// And the highest that is done when reading: 1 GiB.
@@ -178,13 +180,14 @@ fn decryptor(file: At) -> std::result::Result<Decryptor<Input>, DecryptError> {
     Decryptor::new_buffered(BufReader::with_capacity(1 << 20, file))
 }
 
-/// A header is read before anything in it was authenticated: one without end is refused.
-fn check_header_ends(file: &File) -> Result<()> {
+/// A header is read before anything in it was authenticated: one without end is
+/// refused. Whether it says that it is of the version that is known.
+fn check_header_ends(file: &File) -> Result<bool> {
     let mut head = vec![0; HEADER_MAX_BYTES];
     let read = read_up_to(file, &mut head, 0).map_err(io_failed)?;
     let mut lines = head[..read].split(|byte| *byte == b'\n');
     if lines.any(|line| line.starts_with(b"---")) {
-        Ok(())
+        Ok(head.starts_with(VERSION))
     } else {
         Err(Error::corrupt("its header, which says how it is encrypted, has no end"))
     }
@@ -192,8 +195,12 @@ fn check_header_ends(file: &File) -> Result<()> {
 
 /// Finds the key of the file by `key`.
 pub(super) fn unlock(file: &std::sync::Arc<File>, key: &Key) -> Result<FileKey> {
-    check_header_ends(file)?;
-    let decryptor = decryptor(At { file: file.clone(), at: 0 }).map_err(explain)?;
+    let is_known_version = check_header_ends(file)?;
+    let decryptor = decryptor(At { file: file.clone(), at: 0 }).map_err(|error| match error {
+        // What cannot be read as this version is taken for another, whatever it says itself.
+        DecryptError::UnknownFormat if is_known_version => explain(DecryptError::InvalidHeader),
+        error => explain(error),
+    })?;
     let found = match key {
         Key::Password(_) if !decryptor.is_scrypt() => {
             return Err(wrong("it is encrypted to recipients; a password does not open it, an identity file does"));

@@ -201,10 +201,12 @@ fn render_targets(plan: &LivePlan, surface: Surface<'_>) {
         let (snapshot, here) = (known(&version.snapshot), known(&version.here));
         console.info(format_args!("version: {snapshot} in the snapshot, {here} here{why}"));
     }
-    let uses = if plan.is_trusted {
-        "used, as it is trusted"
-    } else {
-        "not used without --trust-config and --allow-unauthenticated"
+    plan.lacks_hmac.iter().for_each(|lack| console.info(lack));
+    let uses = match plan.is_trusted {
+        true => "used, as it is trusted",
+        false if plan.lacks_hmac.is_some() => "never used, as it is not authenticated",
+        false if plan.is_genuine => "not used without --trust-config",
+        false => "not used without --trust-config and --allow-unauthenticated",
     };
     plan.acts.iter().for_each(|line| console.info(format_args!("the archive says, {uses}: {line}")));
     not_restored(&plan.not_restored, surface);

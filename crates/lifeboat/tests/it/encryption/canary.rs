@@ -12,6 +12,8 @@ use crate::env::{Cmd, Said, TestEnv};
 
 const LIFEBOAT: &str = env!("CARGO_BIN_EXE_lifeboat");
 const PASSWORD: &str = "CANARY-4qZ8-password-77";
+/// Of another test, which runs at the same time and looks at the same processes.
+const PASSPHRASE: &str = "CANARY-9kX2-passphrase-31";
 
 /// A secret, as whoever looks for it may find it.
 struct Canary(Vec<Vec<u8>>);
@@ -69,16 +71,21 @@ fn base64(bytes: &[u8]) -> String {
 /// Runs it, and looks at the arguments and environments of all processes as long as it does.
 fn watched(cmd: Cmd, canary: &Canary, is_in_our_environment: bool) -> (i32, Said) {
     let running = cmd.start();
-    let ours = running.id().to_string();
+    let cmdline = |pid: &str| std::fs::read(format!("/proc/{pid}/cmdline")).unwrap_or_default();
+    let id = running.id().to_string();
     loop {
         let is_over = running.is_gone();
+        // Each time anew: while a program is being started, it has none.
+        let ours = cmdline(&id);
         for entry in std::fs::read_dir("/proc").unwrap().flatten() {
             let Some(pid) = entry.file_name().to_str().filter(|name| name.parse::<u32>().is_ok()).map(str::to_owned)
             else {
                 continue;
             };
+            // Whoever has our arguments is us, or a child that is not yet the program which it is to be.
+            let is_us = pid == id || (!ours.is_empty() && cmdline(&pid) == ours);
             for what in ["cmdline", "environ"] {
-                if what == "environ" && is_in_our_environment && pid == ours {
+                if what == "environ" && is_in_our_environment && is_us {
                     continue;
                 }
                 let text = std::fs::read(entry.path().join(what)).unwrap_or_default();
@@ -199,7 +206,8 @@ fn a_key_and_an_identity_and_a_passphrase_of_age_show_nowhere() {
     assert_kept(&app(&age), IDENTITY, &[], &[], false);
     let apps = app("envelope: age");
     let command = format!("cat {}/password", secrets_elsewhere(&apps.env));
-    assert_kept(&apps, PASSWORD, &["--password-command", &command], &[], false);
+    apps.env.write("elsewhere/password", PASSPHRASE);
+    assert_kept(&apps, PASSPHRASE, &["--password-command", &command], &[], false);
 }
 
 /// Only where it is meant to be given to this process.
