@@ -71,16 +71,21 @@ fn base64(bytes: &[u8]) -> String {
 /// Runs it, and looks at the arguments and environments of all processes as long as it does.
 fn watched(cmd: Cmd, canary: &Canary, is_in_our_environment: bool) -> (i32, Said) {
     let running = cmd.start();
-    let ours = running.id().to_string();
+    let cmdline = |pid: &str| std::fs::read(format!("/proc/{pid}/cmdline")).unwrap_or_default();
+    let id = running.id().to_string();
     loop {
         let is_over = running.is_gone();
+        // Each time anew: while a program is being started, it has none.
+        let ours = cmdline(&id);
         for entry in std::fs::read_dir("/proc").unwrap().flatten() {
             let Some(pid) = entry.file_name().to_str().filter(|name| name.parse::<u32>().is_ok()).map(str::to_owned)
             else {
                 continue;
             };
+            // Whoever has our arguments is us, or a child that is not yet the program which it is to be.
+            let is_us = pid == id || (!ours.is_empty() && cmdline(&pid) == ours);
             for what in ["cmdline", "environ"] {
-                if what == "environ" && is_in_our_environment && pid == ours {
+                if what == "environ" && is_in_our_environment && is_us {
                     continue;
                 }
                 let text = std::fs::read(entry.path().join(what)).unwrap_or_default();
