@@ -12,6 +12,7 @@ use std::path::{Path, PathBuf};
 
 use lifeboat_format::fuzzing::with_manifest;
 
+use crate::keys::{Keyring, Keys};
 use crate::report::{RestoreRequest, Watch};
 use crate::{Cancel, ErrorKind, Monitor, Problem, restore};
 
@@ -99,8 +100,18 @@ impl World {
         write(&archive, &tar);
         let to = self.root.join(if mode & TO_NEW == 0 { "to" } else { "to/new/er" });
         let overwrite = mode & WITH_OVERWRITE != 0;
-        let request = RestoreRequest { archive, to, overwrite, devices: false, same_owner: false, threads: Some(2) };
-        let restored = restore::restore_to(&request, Watch { monitor: &Silent, cancel: &Cancel::new() });
+        let request = RestoreRequest {
+            archive,
+            to,
+            allow_unauthenticated: false,
+            overwrite,
+            devices: false,
+            same_owner: false,
+            threads: Some(2),
+        };
+        let (ring, cancel) = (Keyring::default(), Cancel::new());
+        let keys = Keys { ring: &ring, config: None };
+        let restored = restore::restore_to(&request, keys, Watch { monitor: &Silent, cancel: &cancel });
         let inside = see(&self.root.join("to"));
         let outside = self.see_outside();
         assert_eq!(outside, self.outside, "something outside changed");

@@ -41,7 +41,7 @@ fn a_change_outside_the_directory_is_seen() {
             drop(std::fs::set_permissions(
                 root.join("outside/secret"),
                 std::os::unix::fs::PermissionsExt::from_mode(0o600),
-            ))
+            ));
         },
         |root| drop(std::os::unix::fs::symlink("x", root.join("new"))),
     ];

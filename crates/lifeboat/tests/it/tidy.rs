@@ -45,6 +45,7 @@ const STARTERS: &[&str] = &[
     "crates/engine/src/restore/fill.rs",
     "crates/format/src/archive/decode.rs",
     "crates/format/src/archive/pipeline.rs",
+    "crates/format/src/archive/summed.rs",
     "crates/lifeboat/src/main.rs",
 ];
 

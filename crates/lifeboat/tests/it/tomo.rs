@@ -251,6 +251,7 @@ fn the_password_of_a_backup_is_changed_when_it_was_imported() {
     host.env.set_mode("third.txt", 0o600);
     host.run(&format!("backup verify {file} --password-file third.txt")).ok();
     // A restore that does not happen changes no password.
+    host.spoil();
     host.run(&format!("backup import {file} --password-file third.txt --mode full --new-password-file new.txt"))
         .code(22);
     host.run(&format!("backup verify {file} --password-file third.txt")).ok();

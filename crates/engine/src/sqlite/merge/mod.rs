@@ -80,6 +80,8 @@ pub(crate) struct Merged {
     pub(crate) left_alone: Vec<String>,
     /// Patterns that mean no table, and the tables there are.
     pub(crate) unmatched: Vec<String>,
+    /// How many patterns there were.
+    pub(crate) asked: usize,
     pub(crate) known: Vec<String>,
 }
 
@@ -202,6 +204,7 @@ impl Both<'_> {
             !all.into_iter().any(|name| tables::matches(pattern, name))
         };
         merged.unmatched = patterns.iter().filter(is_idle).cloned().collect();
+        merged.asked = patterns.len();
         merged.known = names().cloned().collect();
         let of = |name: &String| MergedTable { table: name.clone(), ..MergedTable::default() };
         let mut chosen: Vec<MergedTable> = names().filter(|name| is_meant(name)).map(of).collect();

@@ -161,7 +161,9 @@ fn killed_at_any_name_it_leaves_no_archive_that_counts_without_what_stands_besid
         }
         apps.run("backup web").ok();
         apps.run("restore latest --force").ok();
-        apps.run("status").ok();
+        // That its key was never exported is all that is wrong.
+        let said = apps.run("status").code(1).stdout;
+        assert_eq!(said.matches("wrong:").count(), 1, "{said}");
     }
     assert!(whole > 0 && half > 0, "{whole} {half}");
 }

@@ -150,8 +150,11 @@ fn without_its_hmac_it_is_used_only_by_who_says_so() {
     // It can be looked into, and is said to be what it is.
     let said = lifeboat(&env, "backup list x", &OPENSSL.open).ok().stderr;
     assert!(said.contains("warning: x is not authenticated"), "{said}");
-    let said = lifeboat(&env, "backup verify x", &OPENSSL.open).ok().stdout;
-    assert!(said.contains("Note: x is not authenticated"), "{said}");
+    let said = lifeboat(&env, "backup verify x", &OPENSSL.open).code(1).stdout;
+    assert!(
+        said.contains("FAIL authentication (x is not authenticated") && said.contains("PASS files/data/small"),
+        "{said}"
+    );
     lifeboat(&env, "restore x --to out --dry-run", &OPENSSL.open).ok();
     lifeboat(&env, "restore x --to out --allow-unauthenticated", &OPENSSL.open).ok();
     assert_eq!(env.read("out/files/data/small"), b"small");

@@ -28,7 +28,7 @@ fn a_missing_key_is_made_by_the_first_encrypted_backup_and_never_again() {
     let mode = |path: &str| apps.env.path(path).metadata().unwrap().permissions().mode() & 0o777;
     assert_eq!(mode("secret/key"), 0o600);
     // The next one takes it, and says nothing of it.
-    assert!(!apps.run("backup web").ok().stderr.contains("key"));
+    assert!(!apps.run("backup web").ok().stderr.contains("a new key"));
     assert_eq!(apps.text("secret/key"), key);
     apps.run("backup verify web").ok();
 

@@ -109,7 +109,9 @@ impl Survey<'_> {
 
     fn note_rows(&mut self, spot: Spot<'_>, stat: &Stat, merged: Merged) -> Result<()> {
         let root = self.plan.terms.roots[spot.number].clone();
-        if let Some(pattern) = merged.unmatched.first() {
+        // A part may be of several versions of an app: `server_*` means what there is of that, if it is not all.
+        let means_nothing = |pattern: &&String| merged.unmatched.len() == merged.asked || !pattern.contains('*');
+        if let Some(pattern) = merged.unmatched.iter().find(means_nothing) {
             let error = sqlite::no_such_table(pattern, &merged.known);
             self.plan.refuse(ErrorKind::Usage, error.what(), error.next_step().unwrap_or_default());
         }
