@@ -43,8 +43,8 @@ impl<'a> Tables<'a> {
     pub(super) fn of(request: &'a LiveRequest, head: &'a Head, only: &[(String, Part)]) -> Result<Self> {
         let sources = head.sources.iter().map(|source| source.name.as_str()).collect();
         let tables = Self { mode: request.mode, asked: &request.tables, sources };
-        let of_parts = only.iter().find(|(_, part)| matches!(part, Part::Table(_)));
-        if request.mode == Mode::Full && (!tables.asked.is_empty() || of_parts.is_some()) {
+        // Of a part, which may name files too, the tables are replaced in full as in overwrite mode.
+        if request.mode == Mode::Full && !tables.asked.is_empty() {
             return Err(Error::new(ErrorKind::Usage, "--mode full cannot restore single tables")
                 .state(NOTHING)
                 .next("use --mode overwrite, which replaces them, or --mode merge, which adds what they lack"));
