@@ -407,40 +407,28 @@ impl Run<'_> {
     fn make_archive(&self, captured: Captured, head: &Head, tools: &[Tools]) -> Result<Sealed> {
         let target = &self.target;
         let failed = |error: lifeboat_format::Error| target.not_written(error.into());
-        let written = PathBuf::from(WRITTEN);
-        let open = |archive: &Unnamed| {
-            let file = archive.file().try_clone().map_err(|error| Error::new(ErrorKind::Failed, error.to_string()))?;
-            Archive::of_file(file, &written).map_err(|error| self.unreadable(error))
-        };
-        let made = if self.seal.is_none() && ship::needs_sum(self) {
-            captured.finish_summed(&target.dir, head, self.cancel).map(|(archive, sum)| (archive, Some(sum)))
-        } else {
-            captured.finish(&target.dir, head).map(|archive| (archive, None))
-        };
-        let (plain, sum) = made.map_err(failed)?;
-        let (archive, facts) = match &self.seal {
-            None => {
-                if self.verifies() {
-                    self.read_back(&open(&plain)?, head, tools)?;
-                }
-                (plain, None)
-            }
+        let (archive, facts, sum) = match &self.seal {
             Some(seal) => {
-                let keys = sealing::keys(self, seal);
-                if self.verifies() && keys.is_empty() {
-                    // Who encrypts to others cannot read it afterwards.
-                    self.read_back(&open(&plain)?, head, tools)?;
-                }
-                let (archive, facts) = seal.seal(plain, &target.dir, self.cancel).map_err(failed)?;
-                if self.verifies() && !keys.is_empty() {
-                    let opened = sealing::reopen(&archive, &facts, &keys, &written, self.cancel);
-                    self.read_back(&opened.map_err(|error| self.unreadable(error))?, head, tools)?;
-                }
-                (archive, Some(facts))
+                let (archive, facts) = sealing::make(self, seal, captured, head, tools)?;
+                (archive, Some(facts), None)
             }
+            None if ship::needs_sum(self) => {
+                let summed = captured.finish_summed(&target.dir, head, self.cancel);
+                let (archive, sum) = summed.map_err(failed)?;
+                (archive, None, Some(sum))
+            }
+            None => (captured.finish(&target.dir, head).map_err(failed)?, None, None),
         };
+        if self.seal.is_none() && self.verifies() {
+            self.read_back(&self.open_plain(&archive)?, head, tools)?;
+        }
         self.cancel.check().map_err(|error| target.not_written(error.into()))?;
         Ok(Sealed { archive, facts, sum, verified: self.verifies() })
+    }
+
+    fn open_plain(&self, archive: &Unnamed) -> Result<Archive> {
+        let file = archive.file().try_clone().map_err(|error| Error::new(ErrorKind::Failed, error.to_string()))?;
+        Archive::of_file(file, Path::new(WRITTEN)).map_err(|error| self.unreadable(error))
     }
 
     /// What was just written does not open.

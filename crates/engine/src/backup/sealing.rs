@@ -3,15 +3,17 @@
 use std::path::Path;
 use std::sync::Arc;
 
-use lifeboat_format::archive::Archive;
+use lifeboat_format::archive::{Archive, Captured};
 use lifeboat_format::envelope::{self, Beside, Facts, Key, Seal};
 use lifeboat_format::monitor::Monitor as _;
+use lifeboat_format::record::Head;
 use lifeboat_store::durable::Unnamed;
 
 use super::subject::Job;
-use super::{Ground, NOTHING_WRITTEN, Run};
+use super::{Ground, NOTHING_WRITTEN, Run, WRITTEN};
 use crate::destination::{self, listing};
 use crate::keys::{self, Sealing, care};
+use crate::pg::Tools;
 use crate::report::BackupRequest;
 use crate::tally::Tally;
 use crate::{Cancel, Error, ErrorKind, Problem, ProblemClass, Result};
@@ -66,24 +68,39 @@ pub(super) fn tell_made(path: &Path, tally: &Tally<'_>) {
     tally.problem(Problem::new(ProblemClass::KeyMade, path.as_os_str().as_encoded_bytes(), message));
 }
 
-/// What opens the archive that `seal` makes.
-pub(super) fn keys(run: &Run<'_>, seal: &Seal) -> Vec<Key> {
-    keys::keys_of(run.ground.keys, seal, run.job.app)
-}
-
 /// That the key of the archive was never copied away, if it was not.
 pub(super) fn unexported(run: &Run<'_>) -> Option<String> {
     care::unexported_by(run.ground.keys, run.seal.as_ref()?, run.job.app, run.ground.data_dir)
 }
 
+/// The encrypted archive, read back where that is wanted: as a restore would,
+/// or before it is encrypted, where its key is not here.
+pub(super) fn make(
+    run: &Run<'_>,
+    seal: &Seal,
+    captured: Captured,
+    head: &Head,
+    tools: &[Tools],
+) -> Result<(Unnamed, Facts)> {
+    let dir = &run.target.dir;
+    let failed = |error: lifeboat_format::Error| run.target.not_written(error.into());
+    let keys = keys::keys_of(run.ground.keys, seal, run.job.app);
+    if run.verifies() && keys.is_empty() {
+        let plain = captured.finish(dir, head).map_err(failed)?;
+        run.read_back(&run.open_plain(&plain)?, head, tools)?;
+        return seal.seal(plain, dir, run.cancel).map_err(failed);
+    }
+    let (archive, facts) = captured.finish_sealed(dir, head, seal, run.cancel).map_err(failed)?;
+    if run.verifies() {
+        let opened = reopen(&archive, &facts, &keys, run.cancel).map_err(|error| run.unreadable(error))?;
+        run.read_back(&opened, head, tools)?;
+    }
+    Ok((archive, facts))
+}
+
 /// The archive that was just encrypted, opened as a restore would.
-pub(super) fn reopen(
-    archive: &Unnamed,
-    facts: &Facts,
-    keys: &[Key],
-    shown: &Path,
-    cancel: &Cancel,
-) -> lifeboat_format::Result<Archive> {
+fn reopen(archive: &Unnamed, facts: &Facts, keys: &[Key], cancel: &Cancel) -> lifeboat_format::Result<Archive> {
+    let shown = Path::new(WRITTEN);
     let file = archive.file().try_clone().map_err(|error| lifeboat_store::Error::io("open", shown, error))?;
     let beside = Beside { hmac: facts.hmac.clone(), iterations: facts.iterations, key_id: facts.key_id.clone() };
     let sealed = envelope::open(Arc::new(file), shown, keys, &beside, cancel)?;

@@ -1,16 +1,18 @@
 //! Where a capture's units are written, in order, and how the spool becomes an
 //! archive: the manifest is put before the body, and the table of frames after it.
 
+use std::io::Write as _;
 use std::path::Path;
 
-use lifeboat_store::Cancel;
 use lifeboat_store::durable::Unnamed;
+use lifeboat_store::{self as store, Cancel};
 
 use super::codec::{self, Compression, Encoder};
 use super::pack::Packed;
 use super::summed::summed;
 use super::{MANIFEST_NAME, UNIT_BYTES, header, padding};
 use crate::Result;
+use crate::envelope::{Facts, Seal, Writer};
 use crate::model::{Entry, EntryKind, FileTime, Sha256, Xattrs};
 use crate::path::EntryPath;
 use crate::record::{Head, Totals};
@@ -242,8 +244,18 @@ impl Captured {
     /// When it cannot be written.
     pub fn finish(self, dir: &Path, head: &Head) -> Result<Unnamed> {
         let mut file = Unnamed::create(dir)?;
-        self.write_to(&mut file, head, &|_| {})?;
+        self.write_to(&mut Plain { file: &mut file, grown: &|_| {} }, head)?;
         Ok(file)
+    }
+
+    /// The same in the envelope that `seal` makes, and what is known of that.
+    ///
+    /// # Errors
+    /// When it cannot be written, or on cancel.
+    pub fn finish_sealed(self, dir: &Path, head: &Head, seal: &Seal, cancel: &Cancel) -> Result<(Unnamed, Facts)> {
+        let mut writer = seal.begin(Unnamed::create(dir)?)?;
+        self.write_to(&mut Sealed { writer: &mut writer, dir, cancel }, head)?;
+        seal.end(writer, dir)
     }
 
     /// The same, with the sum of all of the archive.
@@ -252,12 +264,12 @@ impl Captured {
     /// When it cannot be written or read back, or on cancel.
     pub fn finish_summed(self, dir: &Path, head: &Head, cancel: &Cancel) -> Result<(Unnamed, Sha256)> {
         let mut file = Unnamed::create(dir)?;
-        let sum = summed(&mut file, cancel, |file, grown| self.write_to(file, head, grown))?;
+        let sum = summed(&mut file, cancel, |file, grown| self.write_to(&mut Plain { file, grown }, head))?;
         Ok((file, sum))
     }
 
-    fn write_to(self, file: &mut Unnamed, head: &Head, grown: &dyn Fn(u64)) -> Result<()> {
-        let mut out = Output { file, grown, frames: Vec::new(), encoder: Encoder::new(self.compression)? };
+    fn write_to(self, sink: &mut dyn Sink, head: &Head) -> Result<()> {
+        let mut out = Output { sink, frames: Vec::new(), encoder: Encoder::new(self.compression)? };
         let mut json = serde_json::to_string(head).expect("a head has nothing that JSON lacks");
         assert_eq!(json.pop(), Some('}'), "a head is a JSON object");
         json.push_str(",\"files\":[\n");
@@ -274,16 +286,55 @@ impl Captured {
         // Two blocks of zeros end a tar archive.
         out.unit(&[0; 1024])?;
         if let Compression::Zstd(_) = self.compression {
-            out.file.append(&codec::seek_table(&out.frames))?;
+            out.sink.append(&codec::seek_table(&out.frames))?;
         }
         Ok(())
     }
 }
 
-struct Output<'a> {
+/// Where a finished archive is written.
+trait Sink {
+    fn append(&mut self, bytes: &[u8]) -> Result<()>;
+    /// Appends the whole of `spool`, which gives up its space as it goes.
+    fn append_all_of(&mut self, spool: Unnamed) -> Result<()>;
+}
+
+struct Plain<'a> {
     file: &'a mut Unnamed,
     /// Told how long the file is while another is copied into it.
     grown: &'a dyn Fn(u64),
+}
+
+impl Sink for Plain<'_> {
+    fn append(&mut self, bytes: &[u8]) -> Result<()> {
+        Ok(self.file.append(bytes)?)
+    }
+
+    fn append_all_of(&mut self, spool: Unnamed) -> Result<()> {
+        Ok(self.file.append_all_of(spool, self.grown)?)
+    }
+}
+
+/// The same inside an envelope.
+struct Sealed<'a> {
+    writer: &'a mut Writer<Unnamed>,
+    dir: &'a Path,
+    cancel: &'a Cancel,
+}
+
+impl Sink for Sealed<'_> {
+    fn append(&mut self, bytes: &[u8]) -> Result<()> {
+        let failed = |error| store::Error::io("write in", self.dir, error);
+        Ok(self.writer.write_all(bytes).map_err(failed)?)
+    }
+
+    fn append_all_of(&mut self, spool: Unnamed) -> Result<()> {
+        self.writer.take_all_of(spool, self.dir, self.cancel)
+    }
+}
+
+struct Output<'a> {
+    sink: &'a mut dyn Sink,
     frames: Vec<(u32, u32)>,
     encoder: Encoder,
 }
@@ -292,13 +343,13 @@ impl Output<'_> {
     fn unit(&mut self, raw: &[u8]) -> Result<()> {
         let mut frame = Vec::new();
         self.encoder.encode(raw, &mut frame)?;
-        self.file.append(&frame)?;
+        self.sink.append(&frame)?;
         self.frames.push(frame_lens(&frame, raw.len()));
         Ok(())
     }
 
     fn append(&mut self, spool: Unnamed, frames: &[(u32, u32)]) -> Result<()> {
-        self.file.append_all_of(spool, self.grown)?;
+        self.sink.append_all_of(spool)?;
         self.frames.extend_from_slice(frames);
         Ok(())
     }

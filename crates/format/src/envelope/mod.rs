@@ -191,20 +191,13 @@ impl Seal {
     /// When it cannot be written, or on cancel.
     pub fn seal(&self, plain: Unnamed, dir: &Path, cancel: &Cancel) -> Result<(Unnamed, Facts)> {
         let mut writer = self.begin(Unnamed::create(dir)?)?;
+        writer.take_all_of(plain, dir, cancel)?;
+        self.end(writer, dir)
+    }
+
+    /// Ends what [`Seal::begin`] began in a file in `dir`.
+    pub(crate) fn end(&self, writer: Writer<Unnamed>, dir: &Path) -> Result<(Unnamed, Facts)> {
         let failed = |error: io::Error| Error::from(store::Error::io("write in", dir, error));
-        let mut step = vec![0; STEP_BYTES];
-        let mut at = 0;
-        while at < plain.len() {
-            cancel.check()?;
-            let read = read_up_to(plain.file(), &mut step, at).map_err(failed)?;
-            if read == 0 {
-                return Err(failed(io::ErrorKind::UnexpectedEof.into()));
-            }
-            writer.write_all(&step[..read]).map_err(failed)?;
-            plain.give_up(at, read as u64);
-            at += read as u64;
-        }
-        drop(plain);
         let (file, facts) = writer.finish().map_err(failed)?;
         Ok((file, Facts { key_id: facts.key_id.or_else(|| self.recipient_id()), ..facts }))
     }
@@ -240,6 +233,26 @@ impl<W: Write> Writer<W> {
             Sealing::Openssl(writer) => writer.finish(),
             Sealing::Gcm(writer) => writer.finish(),
         }
+    }
+}
+
+impl Writer<Unnamed> {
+    /// Writes the whole of `plain`, which gives up its space as it goes, to a file in `dir`.
+    pub(crate) fn take_all_of(&mut self, plain: Unnamed, dir: &Path, cancel: &Cancel) -> Result<()> {
+        let failed = |error: io::Error| Error::from(store::Error::io("write in", dir, error));
+        let mut step = vec![0; STEP_BYTES];
+        let mut at = 0;
+        while at < plain.len() {
+            cancel.check()?;
+            let read = read_up_to(plain.file(), &mut step, at).map_err(failed)?;
+            if read == 0 {
+                return Err(failed(io::ErrorKind::UnexpectedEof.into()));
+            }
+            self.write_all(&step[..read]).map_err(failed)?;
+            plain.give_up(at, read as u64);
+            at += read as u64;
+        }
+        Ok(())
     }
 }
 

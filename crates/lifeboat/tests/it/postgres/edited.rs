@@ -51,6 +51,7 @@ pub(crate) fn edit(env: &TestEnv, from: &str, to: &str, edit: impl FnOnce(&mut E
             record["sha256"] = json!(hex::encode(digest(&SHA256, content)));
         }
     }
+    manifest["totals"]["bytes"] = json!(files.values().map(Vec::len).sum::<usize>());
     let manifest = in_order(&manifest);
     let mut tar = Vec::new();
     for number in 0..entries.len() {
