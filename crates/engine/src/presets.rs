@@ -180,7 +180,7 @@ mod tests {
         assert_eq!(find("nefia").unwrap().name, "nefia");
         let error = find("nefa").unwrap_err();
         assert_eq!(error.what(), "there is no preset nefa (did you mean nefia?)");
-        assert_eq!(error.next_step(), Some("use one of: aegis, nefia"));
+        assert_eq!(error.next_step(), Some("use one of: aegis, nefia, tomo"));
     }
 
     #[test]
