@@ -12,8 +12,7 @@ pub use lifeboat_format::record::{Head, Postgres, Record};
 
 use crate::clock::Clock;
 use crate::config::Carried;
-pub use crate::config::SecretFrom;
-pub use crate::config::{AppConfig, CheckedApp, Config, ConfigReport, DumpFormat, EffectiveConfig, Keep};
+pub use crate::config::{AppConfig, CheckedApp, Config, ConfigReport, DumpFormat, EffectiveConfig, Keep, SecretFrom};
 pub use crate::destination::listing::Snapshot;
 pub use crate::export::{ExportReport, ExportRequest, Take};
 pub use crate::freeze::guard::run as run_guard;

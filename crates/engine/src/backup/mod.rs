@@ -132,7 +132,7 @@ struct Made {
 }
 
 /// An archive that has no name yet.
-struct Sealed {
+struct Unpublished {
     archive: Unnamed,
     /// What is known of its envelope.
     facts: Option<Facts>,
@@ -297,7 +297,7 @@ impl Run<'_> {
             head::tell_unmatched(&self.job, self.request, excluded, self.tally);
         }
         let head = head::of(self, sources, read.captured.totals(), finished);
-        let Sealed { archive, facts, sum, verified } = self.make_archive(read.captured, &head, &tools)?;
+        let Unpublished { archive, facts, sum, verified } = self.make_archive(read.captured, &head, &tools)?;
         let size_bytes = archive.len();
         let path =
             archive.publish(self.target.names(), ARCHIVE_MODE).map_err(|error| self.target.not_published(error))?;
@@ -404,7 +404,7 @@ impl Run<'_> {
     }
 
     /// The archive without a name yet, and whether it was read back.
-    fn make_archive(&self, captured: Captured, head: &Head, tools: &[Tools]) -> Result<Sealed> {
+    fn make_archive(&self, captured: Captured, head: &Head, tools: &[Tools]) -> Result<Unpublished> {
         let target = &self.target;
         let failed = |error: lifeboat_format::Error| target.not_written(error.into());
         let (archive, facts, sum) = match &self.seal {
@@ -423,7 +423,7 @@ impl Run<'_> {
             self.read_back(&self.open_plain(&archive)?, head, tools)?;
         }
         self.cancel.check().map_err(|error| target.not_written(error.into()))?;
-        Ok(Sealed { archive, facts, sum, verified: self.verifies() })
+        Ok(Unpublished { archive, facts, sum, verified: self.verifies() })
     }
 
     fn open_plain(&self, archive: &Unnamed) -> Result<Archive> {

@@ -155,10 +155,8 @@ fn unseal(path: &Path, keys: Keys<'_>, cancel: &Cancel, told: &mut dyn FnMut(Sea
         Err(error) => {
             match error.kind() {
                 ErrorKind::WrongKey => tell("password", Verdict::Fail(error.to_string()), None),
-                ErrorKind::Corrupt => {
-                    tell("password", Verdict::Pass, None);
-                    tell("authentication", Verdict::Fail(error.to_string()), None);
-                }
+                // Whether the password is right may not be known then.
+                ErrorKind::Corrupt => tell("authentication", Verdict::Fail(error.to_string()), None),
                 _ => {}
             }
             return Err(error);

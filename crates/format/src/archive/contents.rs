@@ -9,7 +9,7 @@ use std::sync::Arc;
 
 use lifeboat_store::{self as store, Cancel};
 
-use crate::envelope::{Plaintext, Sealed};
+use crate::envelope::{Plaintext, Sealed, place};
 use crate::{Error, Result};
 
 /// What an archive is read from.
@@ -80,12 +80,7 @@ impl Read for Cursor {
 
 impl Seek for Cursor {
     fn seek(&mut self, to: SeekFrom) -> io::Result<u64> {
-        let to = match to {
-            SeekFrom::Start(to) => Some(to),
-            SeekFrom::Current(by) => self.at.checked_add_signed(by),
-            SeekFrom::End(_) => None,
-        };
-        let to = to.ok_or(io::ErrorKind::InvalidInput)?;
+        let to = place(to, self.at)?;
         if let From::Sealed(plain) = &mut self.from {
             plain.seek(SeekFrom::Start(to))?;
         }

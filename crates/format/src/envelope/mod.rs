@@ -475,14 +475,23 @@ impl Read for At {
 
 impl Seek for At {
     fn seek(&mut self, to: io::SeekFrom) -> io::Result<u64> {
-        let to = match to {
-            io::SeekFrom::Start(to) => Some(to),
-            io::SeekFrom::Current(by) => self.at.checked_add_signed(by),
-            io::SeekFrom::End(by) => self.len()?.checked_add_signed(by),
+        self.at = match to {
+            io::SeekFrom::End(by) => self.len()?.checked_add_signed(by).ok_or(io::ErrorKind::InvalidInput)?,
+            to => place(to, self.at)?,
         };
-        self.at = to.ok_or(io::ErrorKind::InvalidInput)?;
         Ok(self.at)
     }
+}
+
+/// Where `to` is for who stands at `at` in a plain text. Nobody asks from its
+/// end, which not every envelope tells before it is read.
+pub(crate) fn place(to: io::SeekFrom, at: u64) -> io::Result<u64> {
+    let to = match to {
+        io::SeekFrom::Start(to) => Some(to),
+        io::SeekFrom::Current(by) => at.checked_add_signed(by),
+        io::SeekFrom::End(_) => None,
+    };
+    to.ok_or_else(|| io::ErrorKind::InvalidInput.into())
 }
 
 fn io_failed(error: io::Error) -> Error {

@@ -16,8 +16,8 @@ use zeroize::Zeroizing;
 
 use super::key::{Key, Secret, derive, id};
 use super::{
-    At, Beside, Envelope, Facts, OPENSSL_ITERATIONS, STEP_BYTES, check_iterations, io_failed, is_plausible, read_up_to,
-    wrong_or_damaged,
+    At, Beside, Envelope, Facts, OPENSSL_ITERATIONS, STEP_BYTES, check_iterations, io_failed, is_plausible, place,
+    read_up_to, wrong_or_damaged,
 };
 use crate::{Error, Result};
 
@@ -289,13 +289,7 @@ impl Read for Reader {
 
 impl Seek for Reader {
     fn seek(&mut self, to: SeekFrom) -> io::Result<u64> {
-        let to = match to {
-            SeekFrom::Start(to) => Some(to),
-            SeekFrom::Current(by) => self.at.checked_add_signed(by),
-            // Only the last block tells where the plain text ends.
-            SeekFrom::End(_) => None,
-        };
-        let to = to.ok_or(io::ErrorKind::InvalidInput)?;
+        let to = place(to, self.at)?;
         if to != self.at {
             self.begin(to)?;
         }

@@ -9,7 +9,7 @@ use std::sync::Arc;
 use aws_lc_rs::aead::{Aad, LessSafeKey, Nonce};
 use zeroize::Zeroizing;
 
-use super::{At, read_up_to};
+use super::{At, place, read_up_to};
 
 pub(super) const PREFIX_BYTES: usize = 7;
 pub(super) const TAG_BYTES: usize = 16;
@@ -132,13 +132,13 @@ impl Reader {
 
     /// Decrypts the segment `number`; false when the file ends before it.
     pub(super) fn open(&mut self, number: u32) -> io::Result<bool> {
-        let is_last = self.len.saturating_sub(place(number)) <= SEALED_BYTES as u64;
+        let is_last = self.len.saturating_sub(segment_place(number)) <= SEALED_BYTES as u64;
         self.open_as(number, is_last)
     }
 
     /// The same, by a nonce that says whether it is the last one.
     pub(super) fn open_as(&mut self, number: u32, is_last: bool) -> io::Result<bool> {
-        let from = place(number);
+        let from = segment_place(number);
         let left = self.len.saturating_sub(from);
         if left == 0 && number > 0 {
             return Ok(false);
@@ -164,7 +164,7 @@ impl Reader {
 }
 
 /// Where a segment begins, behind the beginning of the first.
-fn place(number: u32) -> u64 {
+fn segment_place(number: u32) -> u64 {
     u64::from(number) * SEALED_BYTES as u64
 }
 
@@ -185,12 +185,7 @@ impl Read for Reader {
 
 impl Seek for Reader {
     fn seek(&mut self, to: SeekFrom) -> io::Result<u64> {
-        let to = match to {
-            SeekFrom::Start(to) => Some(to),
-            SeekFrom::Current(by) => self.at.checked_add_signed(by),
-            SeekFrom::End(_) => None,
-        };
-        self.at = to.ok_or(io::ErrorKind::InvalidInput)?;
+        self.at = place(to, self.at)?;
         Ok(self.at)
     }
 }

@@ -201,6 +201,23 @@ fn a_merge_adds_what_is_missing_and_a_part_leaves_the_rest() {
     assert_eq!(host.text("tomo/config/tomo.toml"), "port = 8080\n");
 }
 
+/// "Database Recovery" of the document, with what a restore adds: the service
+/// stands still meanwhile, and the damaged database is kept.
+///
+/// Shows E10.
+#[test]
+fn a_database_that_alone_is_damaged_is_recovered_alone() {
+    let Some(host) = host("a_database_that_alone_is_damaged_is_recovered_alone") else { return };
+    let rows = host.rows();
+    host.run("backup export --output b.enc --password-file ./secret.txt").ok();
+    host.env.write("tomo/tomo.db", "no database any more");
+    host.env.write("tomo/config/tomo.toml", "port = 9090\n");
+    host.run("restore b.enc --password-file ./secret.txt --only db --force").ok();
+    assert_eq!(host.rows(), rows);
+    assert_eq!(host.text("tomo/config/tomo.toml"), "port = 9090\n", "nothing else was touched");
+    assert_eq!(host.text("service.log").matches("stop").count(), 1);
+}
+
 /// Shows E8.
 #[test]
 fn an_import_that_nobody_can_be_asked_about_says_what_is_missing() {
